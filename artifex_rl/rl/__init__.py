@@ -1,0 +1,1 @@
+"""Reinforcement learning: pure maths (`returns`, `losses`) and what is built on it."""
