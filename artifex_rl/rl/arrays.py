@@ -17,9 +17,7 @@ def read_array(name: str, value: ArrayLike) -> jax.Array:
     try:
         array = jnp.asarray(value)
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name}: got {type(value).__name__}, needs an array of numbers ({error})"
-        ) from error
+        raise ValueError(f"{name}: got {type(value).__name__}, needs an array of numbers ({error})") from error
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"{name}: got {array.dtype}, needs real numbers")
     return array
@@ -52,6 +50,4 @@ def read_mask(name: str, value: ArrayLike, *shapes: tuple[int, ...]) -> jax.Arra
 def check_shape(name: str, array: jax.Array, *shapes: tuple[int, ...]) -> None:
     """ValueError that names the argument, the shape it has and the shapes it may have."""
     if array.shape not in shapes:
-        raise ValueError(
-            f"{name}: got shape {array.shape}, needs {' or '.join(str(shape) for shape in shapes)}"
-        )
+        raise ValueError(f"{name}: got shape {array.shape}, needs {' or '.join(str(shape) for shape in shapes)}")

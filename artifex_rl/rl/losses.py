@@ -144,15 +144,11 @@ def compute_clipped_surrogate(
     Reference: Schulman et al. (2017), *Proximal Policy Optimization Algorithms*, arXiv:1707.06347, eq. 7; Yu et al.
     (2025), *DAPO*, arXiv:2503.14476, eq. 10, for ε_high. Log-ratios stop at ±`MAX_EXPONENT`.
     """
-    log_probs, old, advantages = read_floats(
-        log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages
-    )
+    log_probs, old, advantages = read_floats(log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages)
     check_shape("old_log_probs", old, log_probs.shape)
     check_shape("advantages", advantages, log_probs.shape)
     low = read_scalar("clip_param", clip_param, log_probs.dtype)
-    high = (
-        low if clip_param_high is None else read_scalar("clip_param_high", clip_param_high, log_probs.dtype)
-    )
+    high = low if clip_param_high is None else read_scalar("clip_param_high", clip_param_high, log_probs.dtype)
     old, advantages = jax.lax.stop_gradient((old, advantages))
     ratio = jnp.exp(jnp.clip(_log_ratio(log_probs, old), -MAX_EXPONENT, MAX_EXPONENT))
     return jnp.minimum(ratio * advantages, jnp.clip(ratio, 1 - low, 1 + high) * advantages)
@@ -176,9 +172,7 @@ def compute_clipped_surrogate_loss(
     Returns:
         A scalar, to be minimised; 0 where the mask holds nothing.
     """
-    log_probs, old, advantages = read_floats(
-        log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages
-    )
+    log_probs, old, advantages = read_floats(log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages)
     check_shape("old_log_probs", old, log_probs.shape)
     check_shape("advantages", advantages, log_probs.shape)
     mask, (log_probs, old, advantages) = _mask_entries(mask, log_probs, old, advantages)
@@ -216,9 +210,7 @@ def compute_value_loss(
         missing = "old_values" if old_values is None else "clip_param"
         raise ValueError(f"{missing}: got None, needs a value: clipping takes both old_values and clip_param")
     clipping = clip_param is not None
-    values, returns, old = read_floats(
-        values=values, returns=returns, old_values=old_values if clipping else values
-    )
+    values, returns, old = read_floats(values=values, returns=returns, old_values=old_values if clipping else values)
     check_shape("returns", returns, values.shape)
     check_shape("old_values", old, values.shape)
     mask, (values, returns, old) = _mask_entries(mask, values, returns, old)
@@ -385,7 +377,7 @@ def _log_ratio(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
 
 
 def _mask_entries(mask: ArrayLike | None, *arrays: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
-    """The mask as booleans, and the arrays with 0 where it is false: before any arithmetic, so that NaN has no way in."""
+    """The mask as booleans, and the arrays with 0 where it is false: before any arithmetic, so that no NaN gets in."""
     shape = arrays[0].shape
     mask = jnp.ones(shape, bool) if mask is None else read_mask("mask", mask, shape)
     return mask, [jnp.where(mask, array, 0.0) for array in arrays]

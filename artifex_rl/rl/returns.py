@@ -186,9 +186,7 @@ def compute_group_advantages(
         std = jax.vmap(_std)(centred, members)[:, None]
     else:
         std = _std(_centre(rewards, mask), mask)
-    return _divide(
-        centred, jnp.broadcast_to(std, centred.shape), read_scalar("eps", eps, rewards.dtype)
-    ).reshape(-1)
+    return _divide(centred, jnp.broadcast_to(std, centred.shape), read_scalar("eps", eps, rewards.dtype)).reshape(-1)
 
 
 def _read_trajectory(rewards, values, dones, truncations, next_values, last_value, caller):
@@ -223,9 +221,7 @@ def _read_trajectory(rewards, values, dones, truncations, next_values, last_valu
         if last_value is None:
             _warn_if_unfinished(ends, caller)
         (last,) = read_floats(last_value=0.0 if last_value is None else last_value)
-        following = jnp.concatenate(
-            [values[1:], _per_stream("last_value", last, rewards)[None].astype(values.dtype)]
-        )
+        following = jnp.concatenate([values[1:], _per_stream("last_value", last, rewards)[None].astype(values.dtype)])
     following = jnp.where(terminal, 0.0, following.astype(rewards.dtype))
     return rewards, values[:steps], following, ends
 
