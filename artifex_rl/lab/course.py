@@ -86,7 +86,9 @@ def trust(files: Iterable[Path]) -> None:
     from nbformat import NO_CONVERT, read
     from nbformat.sign import NotebookNotary
 
-    with NotebookNotary(data_dir=jupyter_data_dir()) as notary:
+    folder = Path(jupyter_data_dir())
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # on a new machine Jupyter never ran
+    with NotebookNotary(data_dir=str(folder)) as notary:
         for file in files:
             if file.suffix == ".ipynb":
                 notary.sign(read(file, NO_CONVERT))
