@@ -151,7 +151,8 @@ def compute_clipped_surrogate(
     high = low if clip_param_high is None else read_scalar("clip_param_high", clip_param_high, log_probs.dtype)
     old, advantages = jax.lax.stop_gradient((old, advantages))
     ratio = jnp.exp(jnp.clip(_log_ratio(log_probs, old), -MAX_EXPONENT, MAX_EXPONENT))
-    return jnp.minimum(ratio * advantages, jnp.clip(ratio, 1 - low, 1 + high) * advantages)
+    free, clipped = ratio * advantages, jnp.clip(ratio, 1 - low, 1 + high) * advantages
+    return jnp.where(free <= clipped, free, clipped)  # not `minimum`: on the bound itself it would mix two gradients
 
 
 def compute_clipped_surrogate_loss(

@@ -1,0 +1,14 @@
+"""The lab: explorers to drag, exercise checks, and the course's launcher (`python -m artifex_rl.lab`)."""
+
+try:
+    import anywidget  # noqa: F401
+    import matplotlib  # noqa: F401
+except ImportError as error:
+    raise ImportError(f"artifex_rl.lab needs {error.name}: pip install 'artifex_rl[lab]'") from error
+
+from artifex_rl.lab.clip_explorer import ClipExplorer
+from artifex_rl.lab.control import Control
+from artifex_rl.lab.explorer import Explorer
+from artifex_rl.lab.returns_explorers import AdvantageExplorer, ReturnsExplorer
+
+__all__ = ["AdvantageExplorer", "ClipExplorer", "Control", "Explorer", "ReturnsExplorer"]
