@@ -53,6 +53,11 @@ def width(explorer):
     return sum(curve["count"] * (1 if curve["x"] else 2) for curve in explorer._figure["curves"])
 
 
+def moved(explorer, **knobs):
+    explorer.set(**knobs)
+    return explorer
+
+
 def parabola(controls=None, curves=None, figure=None, describe=None):
     """A small explorer of y = a·x²."""
     x = np.linspace(-1, 1, 11)
@@ -134,7 +139,7 @@ def test_a_bad_assignment_is_refused_and_nothing_moves():
 
 
 def test_a_value_between_stops_goes_to_the_nearest_as_a_slider_would():
-    explorer = AdvantageExplorer().set(gamma=0.9049, gae_lambda=np.float32(0.5))
+    explorer = moved(AdvantageExplorer(), gamma=0.9049, gae_lambda=np.float32(0.5))
     assert (explorer.gamma, explorer.gae_lambda) == (0.9, 0.5)
     explorer.gamma = 0.126
     assert explorer.gamma == 0.13
@@ -154,7 +159,7 @@ def test_knobs_link_with_other_widgets():
 
 @pytest.mark.parametrize("knobs", [{}, {"gamma": 0.5}, {"gamma": 1, "gae_lambda": 0}, {"gamma": 0, "gae_lambda": 1}])
 def test_curves_are_the_librarys_advantages(knobs):
-    explorer = AdvantageExplorer().set(**knobs)
+    explorer = moved(AdvantageExplorer(), **knobs)
     curves, gamma = explorer.curves(), explorer.gamma
     np.testing.assert_allclose(
         curves["advantages"], demo_advantages(gamma, explorer.gae_lambda), rtol=1e-5, atol=1e-4
@@ -166,7 +171,7 @@ def test_curves_are_the_librarys_advantages(knobs):
 
 @pytest.mark.parametrize("name", ["gamma", "gae_lambda"])
 def test_a_strip_holds_the_librarys_curve_at_every_stop(name):
-    explorer = AdvantageExplorer().set(gamma=0.9, gae_lambda=0.8)
+    explorer = moved(AdvantageExplorer(), gamma=0.9, gae_lambda=0.8)
     explorer.set_state({"_request": {"knobs": explorer.knobs}})
     strip = explorer._strips[name]
     assert strip["held"] == {k: v for k, v in explorer.knobs.items() if k != name}
@@ -213,7 +218,7 @@ def test_the_page_starts_with_the_paths_that_matplotlib_drew(make):
 
 
 def test_returns_are_the_librarys_returns():
-    explorer = ReturnsExplorer(rewards=[1.0, 0.0, 2.0], dones=[0, 1, 1]).set(gamma=0.5)
+    explorer = moved(ReturnsExplorer(rewards=[1.0, 0.0, 2.0], dones=[0, 1, 1]), gamma=0.5)
     np.testing.assert_allclose(explorer.curves()["returns"], [1.0, 0.0, 2.0])
     np.testing.assert_allclose(
         ReturnsExplorer().curves()["returns"], compute_discounted_returns(DEMO.rewards, 0.99, DEMO.dones), rtol=1e-5
@@ -221,7 +226,7 @@ def test_returns_are_the_librarys_returns():
 
 
 def test_the_clip_explorer_draws_the_surrogate_and_its_gradient():
-    explorer = ClipExplorer().set(clip_param=0.3, clip_param_high=0.1, ratio=1.5)
+    explorer = moved(ClipExplorer(), clip_param=0.3, clip_param_high=0.1, ratio=1.5)
     curves = explorer.curves()
     ratios = np.linspace(0.01, 2.01, 201)
     np.testing.assert_allclose(curves["objective_better"], np.minimum(ratios, 1.1), rtol=1e-4)
@@ -272,7 +277,8 @@ def test_the_output_bundle_is_a_widget_a_picture_and_a_sentence(make):
 def test_the_picture_shows_what_the_sliders_say():
     explorer = AdvantageExplorer()
     before = explorer._repr_mimebundle_()[0]["image/png"]
-    assert explorer.set(gamma=0.5)._repr_mimebundle_()[0]["image/png"] != before
+    explorer.set(gamma=0.5)
+    assert explorer._repr_mimebundle_()[0]["image/png"] != before
 
 
 def test_a_fingerprint_sees_a_tenth_of_a_percent():
@@ -423,6 +429,15 @@ def test_a_stored_explorer_is_small_and_always_the_same(make, monkeypatch):
 
     png = len(make()._repr_mimebundle_()[0]["image/png"])
     assert weight(first) < 300_000 and weight(first) + png < 400_000
+
+
+def test_what_is_stored_holds_where_code_left_the_sliders(monkeypatch):
+    monkeypatch.setenv("ARTIFEX_RL_EMBED", "state")
+    explorer = moved(AdvantageExplorer(), gamma=0.37, gae_lambda=0.11)
+    assert explorer._strips["gamma"]["held"] == {"gae_lambda": 0.11}
+    explorer.gae_lambda = 0.5
+    assert explorer._strips["gamma"]["held"] == {"gae_lambda": 0.5}
+    assert explorer._strips["gae_lambda"]["held"] == {"gamma": 0.37}
 
 
 def test_html_mode_gives_a_page_instead_of_a_widget(monkeypatch):

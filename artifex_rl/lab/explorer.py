@@ -140,11 +140,8 @@ class Explorer(anywidget.AnyWidget):
         """Where the sliders stand, by name."""
         return {name: getattr(self, name) for name in self._controls}
 
-    def set(self, **knobs: float) -> Explorer:
+    def set(self, **knobs: float) -> None:
         """Move sliders, exactly as a hand does: to the stops nearest to the values given.
-
-        Returns:
-            The explorer, so that calls may be chained.
 
         Raises:
             ValueError: there is no such slider, or the value lies outside it. Nothing has moved then.
@@ -157,7 +154,7 @@ class Explorer(anywidget.AnyWidget):
         with self.hold_sync(), self._already_checked():
             for name, value in moved.items():
                 setattr(self, name, value)
-        return self
+        self._store()
 
     def curves(self) -> Curves:
         """The curves as they are drawn now, by name."""
@@ -239,6 +236,12 @@ class Explorer(anywidget.AnyWidget):
             with self._already_checked():
                 setattr(self, change["name"], change["old"])
             raise
+        self._store()
+
+    def _store(self) -> None:
+        """A stored notebook shows the sliders where code left them; the strips must hold there."""
+        if self._grid:
+            self._send_strips(self.knobs)
 
     def _answer(self, change) -> None:
         """The page asks for what it does not hold: the frame it must show now, and then the strips."""
