@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 
@@ -14,9 +15,11 @@ def read_array(name: str, value: ArrayLike) -> jax.Array:
     """`value` as a JAX array of real numbers or booleans, or a ValueError that names the argument."""
     if value is None:
         raise ValueError(f"{name}: got None, needs an array of numbers")
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "iu":
+        value = value.astype(np.float32)  # every use is as floats or flags, and JAX would wrap 64-bit integers to 32
     try:
         array = jnp.asarray(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name}: got {type(value).__name__}, needs an array of numbers ({error})") from error
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"{name}: got {array.dtype}, needs real numbers")

@@ -8,13 +8,14 @@ differentiated; gamma and lambda may be traced.
 from __future__ import annotations
 
 import warnings
+from numbers import Integral
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from artifex_rl.rl.arrays import check_shape, read_floats, read_mask, read_scalar
+from artifex_rl.rl.arrays import check_shape, read_array, read_floats, read_mask, read_scalar
 
 
 def compute_discounted_returns(
@@ -37,11 +38,11 @@ def compute_discounted_returns(
 
     Reference: Sutton & Barto (2018), *Reinforcement Learning*, eq. 3.9; Williams (1992) for reward-to-go.
     """
-    rewards, bootstrap = read_floats(rewards=rewards, last_value=0.0 if last_value is None else last_value)
+    (rewards,) = read_floats(rewards=rewards)
     _check_time(rewards)
     ends = jnp.zeros(rewards.shape, bool) if dones is None else read_mask("dones", dones, rewards.shape)
-    bootstrap = _per_stream("last_value", bootstrap, rewards)
-    return _discounted_sum(rewards, read_scalar("gamma", gamma, rewards.dtype), ends, bootstrap)
+    last = _read_last_value(last_value, rewards)
+    return _discounted_sum(rewards, read_scalar("gamma", gamma, rewards.dtype), ends, last)
 
 
 def compute_td_errors(
@@ -174,7 +175,7 @@ def compute_group_advantages(
         raise ValueError(f"rewards: got shape {rewards.shape}, needs (B,), one reward for each sample")
     if scale not in ("group", "batch", "none"):
         raise ValueError(f"scale: got {scale!r}, needs 'group', 'batch' or 'none'")
-    if group_size < 1 or rewards.shape[0] % group_size:
+    if not isinstance(group_size, Integral) or group_size < 1 or rewards.shape[0] % group_size:
         raise ValueError(f"group_size: got {group_size}, needs a divisor of the {rewards.shape[0]} rewards")
     mask = jnp.ones(rewards.shape, bool) if mask is None else read_mask("mask", mask, rewards.shape)
 
@@ -182,10 +183,7 @@ def compute_group_advantages(
     centred = jax.vmap(_centre)(groups, members)
     if scale == "none":
         return centred.reshape(-1)
-    if scale == "group":
-        std = jax.vmap(_std)(centred, members)[:, None]
-    else:
-        std = _std(_centre(rewards, mask), mask)
+    std = jax.vmap(_std)(centred, members)[:, None] if scale == "group" else _std(_centre(rewards, mask), mask)
     return _divide(centred, jnp.broadcast_to(std, centred.shape), read_scalar("eps", eps, rewards.dtype)).reshape(-1)
 
 
@@ -202,6 +200,7 @@ def _read_trajectory(rewards, values, dones, truncations, next_values, last_valu
             f"last_value: given beside values of shape {values.shape}, whose last entry already is that value; "
             f"pass one of them"
         )
+    last = _read_last_value(last_value, rewards)
 
     if truncations is not None:
         if next_values is None:
@@ -213,21 +212,21 @@ def _read_trajectory(rewards, values, dones, truncations, next_values, last_valu
         ends, terminal = ends | truncations, ends & ~truncations
 
     if next_values is not None:
-        (following,) = read_floats(next_values=next_values)
+        following = read_array("next_values", next_values)
         check_shape("next_values", following, rewards.shape)
     elif has_last:
         following = values[1:]
     else:
         if last_value is None:
             _warn_if_unfinished(ends, caller)
-        (last,) = read_floats(last_value=0.0 if last_value is None else last_value)
-        following = jnp.concatenate([values[1:], _per_stream("last_value", last, rewards)[None].astype(values.dtype)])
+        following = jnp.concatenate([values[1:], last[None]])
     following = jnp.where(terminal, 0.0, following.astype(rewards.dtype))
     return rewards, values[:steps], following, ends
 
 
 def _warn_if_unfinished(ends: jax.Array, caller: str) -> None:
-    if not isinstance(ends, jax.core.Tracer) and not bool(ends[-1].all()):
+    finished = ends[-1].all()
+    if not isinstance(finished, jax.core.Tracer) and not finished:
         warnings.warn(
             f"{caller}: the last step is not done and values has only T entries, so the state after it counts as "
             f"terminal, worth 0. Pass last_value, or values with T+1 entries.",
@@ -241,10 +240,11 @@ def _check_time(rewards: jax.Array) -> None:
         raise ValueError(f"rewards: got shape {rewards.shape}, needs (T,) or (T, N) with at least one step")
 
 
-def _per_stream(name: str, value: jax.Array, rewards: jax.Array) -> jax.Array:
-    """A bootstrap value for each stream: `(N,)` for `(T, N)`, else a scalar."""
-    check_shape(name, value, *dict.fromkeys([(), rewards.shape[1:]]))
-    return jnp.broadcast_to(value, rewards.shape[1:]).astype(rewards.dtype)
+def _read_last_value(value: ArrayLike | None, rewards: jax.Array) -> jax.Array:
+    """V(s_T) for each stream: `(N,)` for rewards of `(T, N)`, else a scalar; 0 if it was not given."""
+    last = read_array("last_value", 0.0 if value is None else value)
+    check_shape("last_value", last, *dict.fromkeys([(), rewards.shape[1:]]))
+    return jnp.broadcast_to(last, rewards.shape[1:]).astype(rewards.dtype)
 
 
 def _discounted_sum(terms: jax.Array, factor: jax.Array, ends: jax.Array, last: jax.Array) -> jax.Array:
