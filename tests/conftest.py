@@ -1,0 +1,61 @@
+"""What all tests share: JAX at its strictest, hypothesis without chance, both ways to run a function, Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import jax
+import jax.numpy as jnp
+import pytest
+from hypothesis import settings
+from jax.test_util import check_grads
+
+jax.config.update("jax_platforms", "cpu")
+# A reward of shape (B, 1) beside a value of shape (B,), or a float32 beside a float64, is a bug and not a broadcast.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# The same examples in every run, so that red means that the code changed. No deadline: first calls compile.
+settings.register_profile("artifex", derandomize=True, deadline=None, max_examples=40)
+settings.load_profile("artifex")
+
+NO_CHROMIUM = "no Chromium found: apt-get install chromium, or set CHROMIUM to the path of one"
+
+
+def chromium_path() -> str | None:
+    """Where a Chromium is: $CHROMIUM, else the first of the usual names on PATH, else None."""
+    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    return next(filter(None, (shutil.which(name) for name in names if name)), None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without a Chromium the tests marked `browser` are skipped, and say how to get one."""
+    if chromium_path() is None:
+        for item in items:
+            if item.get_closest_marker("browser"):
+                item.add_marker(pytest.mark.skip(reason=NO_CHROMIUM))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium, for tests marked `browser`."""
+    return chromium_path() or pytest.skip(NO_CHROMIUM)
+
+
+@pytest.fixture
+def check_gradients():
+    """`check(function, *arguments)`: the gradient is that of finite differences, in float64."""
+
+    def check(function, *arguments):
+        with jax.enable_x64(True):
+            # Compiled, because an operation at a time takes ten times as long.
+            check_grads(jax.jit(function), [jnp.asarray(x, jnp.float64) for x in arguments], order=1, modes=["rev"])
+
+    return check
+
+
+@pytest.fixture(params=["eager", "jitted"])
+def variant(request: pytest.FixtureRequest):
+    """Runs the test twice: with functions as they are, and compiled."""
+    return jax.jit if request.param == "jitted" else lambda function: function
