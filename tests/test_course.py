@@ -61,6 +61,12 @@ def test_this_repository_is_found():
     assert find_course(ROOT / "artifex_rl") == (ROOT / "notebooks", True)
 
 
+def test_every_notebook_names_its_kernel():
+    """Else JupyterLab's first words to the learner are a question about kernels."""
+    for file in (ROOT / "notebooks").glob("*.ipynb"):
+        assert nbformat.read(file, 4).metadata.get("kernelspec", {}).get("name") == "python3", file.name
+
+
 @pytest.mark.parametrize("name", ["01", "01_returns", "01_returns.ipynb", "notebooks/01_returns.ipynb"])
 def test_a_notebook_is_found_by_as_little_as_its_number(course, name):
     assert find_notebook(course, name) == course / "01_returns.ipynb"

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -112,6 +113,22 @@ def test_the_extra_all_is_all_that_a_user_or_developer_asks_for():
     extras = PROJECT["optional-dependencies"]
     assert set(extras) == {"lab", "test", "wandb", "tensorboard", "envs", "binder", "all"}
     assert extras["all"] == ["artifex_rl[lab,envs,wandb,tensorboard,test]"]
+
+
+# README
+
+
+@pytest.mark.parametrize(("name", "ends"), [("open", "python -m artifex_rl.lab"), ("test", "pytest")])
+def test_readmes_two_commands_stand_where_ci_finds_them(name, ends):
+    command = re.search(rf"(?ms)^<!-- command: {name} -->\n+```\w+\n(.*?)^```$", (ROOT / "README.md").read_text())
+    assert command, f"README.md has no block marked <!-- command: {name} -->"
+    assert command[1].strip().endswith(ends)
+
+
+def test_readmes_badge_opens_the_first_notebook_on_binder():
+    assert re.search(
+        r"mybinder\.org/v2/\S+labpath=notebooks%2F00_start_here\.ipynb", (ROOT / "README.md").read_text()
+    )
 
 
 # Wheel and sdist
