@@ -66,17 +66,13 @@ def compute_kl_divergence(
 
 def categorical_entropy(log_probs: Float[Array, "*B A"]) -> Float[Array, "*B"]:
     """Entropy of each distribution over the last axis, in nats; an action of probability 0 adds 0."""
-    possible = log_probs > -jnp.inf
-    finite = jnp.where(possible, log_probs, 0.0)
-    return -jnp.sum(jnp.where(possible, jnp.exp(finite) * finite, 0.0), axis=-1)
+    finite = jnp.where(log_probs == -jnp.inf, 0.0, log_probs)  # 1 · log 1 is 0 as well, and has a gradient
+    return -jnp.sum(jnp.exp(finite) * finite, axis=-1)
 
 
 def categorical_kl(log_p: Float[Array, "*B A"], log_q: Float[Array, "*B A"]) -> Float[Array, "*B"]:
     """KL(p ‖ q) of each pair of distributions over the last axis, in nats."""
-    possible = log_p > -jnp.inf
-    finite = jnp.where(possible, log_p, 0.0)
-    terms = jnp.exp(finite) * _log_ratio(finite, jnp.where(possible, log_q, 0.0))
-    return jnp.sum(jnp.where(possible, terms, 0.0), axis=-1)
+    return jnp.sum(jnp.exp(log_p) * _log_ratio(log_p, log_q), axis=-1)
 
 
 def estimate_kl(
@@ -105,15 +101,14 @@ def estimate_kl(
         raise ValueError(f"estimator: got {estimator!r}, needs 'k1', 'k2' or 'k3'")
     log_probs, ref = read_floats(log_probs=log_probs, ref_log_probs=ref_log_probs)
     check_shape("ref_log_probs", ref, log_probs.shape)
-    mask, (log_probs, ref) = _mask_entries(mask, log_probs, ref)
+    _, (log_probs, ref) = _mask_entries(mask, log_probs, ref)  # both 0 under a false mask, and so every estimate
+    log_ratio = _log_ratio(log_probs, ref)
     if estimator == "k1":
-        estimate = _log_ratio(log_probs, ref)
-    elif estimator == "k2":
-        estimate = _log_ratio(log_probs, ref) ** 2 / 2
-    else:
-        log_ratio = jnp.minimum(_log_ratio(ref, log_probs), MAX_EXPONENT)
-        estimate = jnp.expm1(log_ratio) - log_ratio
-    return jnp.where(mask, estimate, 0.0)
+        return log_ratio
+    if estimator == "k2":
+        return log_ratio**2 / 2
+    inverse = jnp.minimum(-log_ratio, MAX_EXPONENT)
+    return jnp.expm1(inverse) - inverse
 
 
 def compute_clipped_surrogate(
@@ -363,11 +358,10 @@ def compute_simpo_loss(
     check_shape("chosen_lengths", chosen_length, chosen.shape)
     check_shape("rejected_lengths", rejected_length, chosen.shape)
     target = read_scalar("gamma_beta_ratio", gamma_beta_ratio, chosen.dtype)
-    mask, (chosen, rejected) = _mask_entries(mask, chosen, rejected)
-    chosen_length, rejected_length = (
-        jnp.maximum(jnp.where(mask, length, 1.0), 1.0) for length in (chosen_length, rejected_length)
-    )
-    margins = _log_ratio(chosen / chosen_length, rejected / rejected_length) - target
+    mask, arrays = _mask_entries(mask, chosen, rejected, chosen_length, rejected_length)
+    chosen, rejected, chosen_length, rejected_length = arrays
+    chosen, rejected = chosen / jnp.maximum(chosen_length, 1.0), rejected / jnp.maximum(rejected_length, 1.0)
+    margins = _log_ratio(chosen, rejected) - target
     return compute_preference_loss(margins, beta, loss_type, label_smoothing, mask)
 
 
@@ -378,7 +372,7 @@ def _log_ratio(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
 
 
 def _mask_entries(mask: ArrayLike | None, *arrays: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
-    """The mask as booleans, and the arrays with 0 where it is false: before any arithmetic, so that no NaN gets in."""
+    """The mask as booleans, and the arrays with 0 where it is false, before any arithmetic: no NaN gets in."""
     shape = arrays[0].shape
     mask = jnp.ones(shape, bool) if mask is None else read_mask("mask", mask, shape)
     return mask, [jnp.where(mask, array, 0.0) for array in arrays]
@@ -393,7 +387,7 @@ def _mask_actions(
     if mask is None:
         return log_probs, jnp.ones(log_probs.shape[:-1], bool)
     mask = read_mask("mask", mask, log_probs.shape[:-1], log_probs.shape)
-    actions = mask if mask.shape == log_probs.shape else jnp.broadcast_to(mask[..., None], log_probs.shape)
+    actions = mask if mask.shape == log_probs.shape else mask[..., None]
     return jnp.where(actions, log_probs, -jnp.inf), actions.any(axis=-1)
 
 

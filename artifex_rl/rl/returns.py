@@ -115,7 +115,7 @@ def compute_gae_advantages(
     gamma = read_scalar("gamma", gamma, rewards.dtype)
     gae_lambda = read_scalar("gae_lambda", gae_lambda, rewards.dtype)
     td_errors = rewards + gamma * following - values
-    return _discounted_sum(td_errors, gamma * gae_lambda, ends, jnp.zeros_like(rewards[0]))
+    return _discounted_sum(td_errors, gamma * gae_lambda, ends, jnp.zeros(rewards.shape[1:], rewards.dtype))
 
 
 def normalize_advantages(
@@ -138,7 +138,7 @@ def normalize_advantages(
         ValueError: `mask` has another shape than `advantages`.
     """
     (advantages,) = read_floats(advantages=advantages)
-    mask = None if mask is None else read_mask("mask", mask, advantages.shape)
+    mask = jnp.ones(advantages.shape, bool) if mask is None else read_mask("mask", mask, advantages.shape)
     centred = _centre(advantages, mask)
     return _divide(centred, _std(centred, mask), read_scalar("eps", eps, advantages.dtype))
 
@@ -261,22 +261,19 @@ def _discounted_sum(terms: jax.Array, factor: jax.Array, ends: jax.Array, last: 
     return jax.lax.scan(step, last, (terms, ends), reverse=True)[1]
 
 
-def _centre(x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+def _centre(x: jax.Array, mask: jax.Array) -> jax.Array:
     """x − mean(x) over the entries under the mask, 0 elsewhere; exactly 0 for equal entries.
 
     An entry is subtracted before the mean is taken: the mean of n equal floats need not equal them.
     """
-    if mask is None:
-        mask = jnp.ones(x.shape, bool)
-    some = jax.lax.stop_gradient(jnp.min(x, initial=jnp.inf, where=mask))
-    shifted = jnp.where(mask, jnp.where(mask, x, 0.0) - jnp.where(jnp.isfinite(some), some, 0.0), 0.0)
+    lowest = jax.lax.stop_gradient(jnp.min(x, initial=jnp.inf, where=mask))
+    shifted = jnp.where(mask, x - lowest, 0.0)
     return jnp.where(mask, shifted - jnp.sum(shifted) / _count(mask, x.dtype), 0.0)
 
 
-def _std(centred: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+def _std(centred: jax.Array, mask: jax.Array) -> jax.Array:
     """Population standard deviation of centred entries; its gradient at 0 is 0, not infinite."""
-    count = centred.size if mask is None else _count(mask, centred.dtype)
-    variance = jnp.sum(centred**2) / count
+    variance = jnp.sum(centred**2) / _count(mask, centred.dtype)
     return jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1.0)), 0.0)
 
 
