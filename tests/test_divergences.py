@@ -67,6 +67,7 @@ def test_an_entropy_mask_of_distributions_drops_them():
     batch = np.stack([log(0.5, 0.5), np.full(2, np.nan, np.float32), log(1.0, 0.0)])
     close(compute_policy_entropy(batch, [1, 0, 1]), math.log(2) / 2)
     close(compute_policy_entropy(batch, [1, 0, 0]), math.log(2))
+    close(compute_policy_entropy(np.stack([batch, batch[::-1]]), [[1, 0, 1], [0, 0, 1]]), math.log(2) * 2 / 3)
 
 
 def test_an_entropy_mask_of_actions_removes_them():

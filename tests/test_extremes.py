@@ -143,6 +143,9 @@ def test_nan_that_no_mask_hides_is_not_hidden():
         compute_simpo_loss(nan, zero, [1], [1]),
         compute_preference_loss(nan, 0.1),
         normalize_advantages([jnp.nan, 1.0])[1],
+        compute_policy_entropy(nan),
+        compute_kl_divergence(nan, zero),
+        compute_kl_divergence(zero, nan),
         *(estimate_kl(nan, zero, kind)[0] for kind in ESTIMATORS),
     ):
         assert np.isnan(result)

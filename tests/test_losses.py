@@ -87,6 +87,12 @@ def test_on_fresh_samples_the_gradient_is_that_of_reinforce():
     close(gradient, -advantages / 3)
 
 
+@pytest.mark.parametrize("advantage", [1.0, -1.0])
+def test_on_the_bound_itself_the_gradient_is_still_whole(advantage):
+    # With ε = 0 a fresh sample is on both bounds; half a gradient there would be neither side's.
+    close(jax.grad(lambda x: compute_clipped_surrogate(x, 0.0, advantage, 0.0))(0.0), advantage)
+
+
 def test_old_log_probs_and_advantages_are_constants():
     gradients = jax.grad(compute_clipped_surrogate_loss, (0, 1, 2))(jnp.zeros(2), jnp.zeros(2), jnp.ones(2), 0.2)
     assert np.all(gradients[0] != 0)
@@ -169,8 +175,10 @@ def test_the_clipped_value_loss_and_its_gradient_by_hand(variant, value, target,
 
 
 def test_returns_and_old_values_are_constants():
-    gradients = jax.grad(compute_value_loss, (0, 1, 2))(jnp.zeros(2), jnp.ones(2), jnp.full(2, 0.25), 0.5)
-    assert np.all(gradients[0] != 0)
+    # The first value is within the clip, the second beyond it, held at old value + ε.
+    values, returns, old_values = jnp.array([0.0, 2.0]), jnp.array([1.0, 3.0]), jnp.array([0.25, 0.0])
+    gradients = jax.grad(compute_value_loss, (0, 1, 2))(values, returns, old_values, 0.5)
+    close(gradients[0], [-0.5, 0.0])
     np.testing.assert_array_equal(gradients[1], 0.0)
     np.testing.assert_array_equal(gradients[2], 0.0)
 

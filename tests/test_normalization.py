@@ -83,11 +83,18 @@ def test_equal_entries_give_exactly_zero_when_not_compiled():
 
 
 def test_the_gradient_at_equal_entries_is_finite():
-    for eps in (1e-8, 0.0, 1.0):
-        gradient = jax.grad(lambda a, eps=eps: normalize_advantages(a, eps)[0])(jnp.full(3, 0.1))
-        assert np.isfinite(gradient).all()
-    # With eps = 1 and no spread, only the centring is left: 1 − 1/n and −1/n.
-    close(gradient, [2 / 3, -1 / 3, -1 / 3])
+    def gradient(eps):
+        with jax.debug_nans(True):
+            return jax.grad(lambda a: normalize_advantages(a, eps)[0])(jnp.full(3, 0.1))
+
+    assert np.isfinite(gradient(1e-8)).all()
+    # Where there is no spread only the centring is left, 1 − 1/n and −1/n, and eps = 0 divides by 1.
+    for eps in (1.0, 0.0):
+        close(gradient(eps), [2 / 3, -1 / 3, -1 / 3])
+
+
+def test_the_gradient_of_a_single_entry_is_zero():
+    np.testing.assert_array_equal(jax.grad(lambda a: normalize_advantages(a)[0])(jnp.ones(1)), 0.0)
 
 
 def test_gradients_are_those_of_finite_differences(check_gradients):
@@ -106,7 +113,13 @@ def test_masked_entries_come_back_as_zero_and_count_for_nothing(variant, hidden)
 
 
 def test_an_empty_mask_gives_zeros():
-    np.testing.assert_array_equal(normalize_advantages([1.0, 2.0], mask=[0, 0]), 0.0)
+    # Not even an intermediate result is NaN.
+    with jax.debug_nans(True):
+        np.testing.assert_array_equal(normalize_advantages([1.0, 2.0], mask=[0, 0]), 0.0)
+        for scale in SCALES:
+            half_empty = compute_group_advantages([1.0, 2.0, 3.0, 5.0], 2, scale, mask=[0, 0, 1, 1])
+            np.testing.assert_array_equal(half_empty[:2], 0.0)
+            close(half_empty[2:], [-1.0, 1.0])
 
 
 def test_eps_may_be_vmapped():

@@ -54,10 +54,15 @@ def test_losses_by_hand_without_and_with_label_smoothing(variant, loss_type, agr
 def test_the_default_is_the_sigmoid_without_smoothing(function):
     if function is compute_preference_loss:
         close(function([2.0], 0.5), softplus(-1.0))
+        close(function([2.0], 0.5, label_smoothing=0.1), 0.9 * softplus(-1.0) + 0.1 * softplus(1.0))
     elif function is compute_dpo_loss:
         close(function([2.0], [0.0], [0.0], [0.0]), softplus(-0.2))
+        smoothed = 0.9 * softplus(-0.2) + 0.1 * softplus(0.2)
+        close(function([2.0], [0.0], [0.0], [0.0], label_smoothing=0.1), smoothed)
     else:
-        close(function([4.0], [0.0], [2], [2]), softplus(-0.1 * (2.0 - 0.25)))
+        close(function([4.0], [0.0], [2], [2]), softplus(-0.175))
+        smoothed = 0.9 * softplus(-0.175) + 0.1 * softplus(0.175)
+        close(function([4.0], [0.0], [2], [2], label_smoothing=0.1), smoothed)
 
 
 def test_the_loss_is_the_mean_over_pairs_and_over_the_mask_alone():

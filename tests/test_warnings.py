@@ -40,6 +40,16 @@ def test_one_open_stream_among_finished_ones_warns(estimate, name):
 
 
 @both
+@pytest.mark.parametrize("dones", [[1, 1, 1, 0], [1, 0, 1, 0]])
+def test_only_the_last_step_matters(estimate, name, dones):
+    with pytest.warns(UserWarning, match=name):
+        estimate(dones, np.ones(4), np.ones(4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        estimate([0, 0, 0, 1], np.ones(4), np.ones(4))
+
+
+@both
 @pytest.mark.parametrize(
     ("dones", "more"),
     [
