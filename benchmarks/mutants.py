@@ -197,7 +197,8 @@ class Bench:
                 Path(copied, mutant.path).write_text(mutant.source)
             # The copy, and nothing that is installed, is what the tests import.
             check = f"import artifex_rl, sys, pytest; assert artifex_rl.__file__.startswith({copied!r}); "
-            options = ["-x", "-q", "-p", "no:cacheprovider", "-n", "0", "-o", "addopts=", "--no-header", *tests]
+            options = ["-x", "-q", "-p", "no:cacheprovider", "-n", "0", "-o", "addopts=", "--no-header"]
+            options += ["--hypothesis-profile=fail-fast", *tests]  # no shrinking: red is red
             environment = os.environ | {
                 "PYTHONPATH": copied,
                 "PYTHONDONTWRITEBYTECODE": "1",

@@ -8,7 +8,7 @@ import shutil
 import jax
 import jax.numpy as jnp
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from jax.test_util import check_grads
 
 jax.config.update("jax_platforms", "cpu")
@@ -18,6 +18,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # The same examples in every run, so that red means that the code changed. No deadline: first calls compile.
 settings.register_profile("artifex", derandomize=True, deadline=None, max_examples=40)
+settings.register_profile("fail-fast", settings.get_profile("artifex"), phases=[Phase.explicit, Phase.generate])
 settings.load_profile("artifex")
 
 NO_CHROMIUM = "no Chromium found: apt-get install chromium, or set CHROMIUM to the path of one"
