@@ -41,7 +41,9 @@ def fit_critic(
         learning_rate: Adam's first step size, positive.
 
     Returns:
-        `critic(observations)`, a pure function from `(..., D)` to values `(...)` in the targets' unit.
+        `critic(observations)`, a pure function from `(..., D)` to values `(...)` in the targets' unit. It is a
+        pytree (`jax.tree_util.Partial`): as an argument of a jitted function its weights are traced, so that another
+        critic of the same size compiles nothing.
 
     Raises:
         ValueError: the batch axes differ, there is no state, an entry is NaN or infinite, or a setting is out of
@@ -75,12 +77,15 @@ def fit_critic(
     batches = ((observations - centre) / spread)[rows], ((targets - middle) / scale)[rows]
     params = _fit(graphdef, params, batches, learning_rate)
 
-    def critic(observations: ArrayLike) -> Float[Array, "*B"]:
-        observations = jnp.asarray(observations, jnp.float32)
-        inputs = (observations.reshape(-1, size) - centre) / spread
-        return (middle + scale * _predict(graphdef, params, inputs)).reshape(observations.shape[:-1])
+    return jax.tree_util.Partial(_value, graphdef, params, (centre, spread), (middle, scale))
 
-    return critic
+
+@jax.jit
+def _value(graphdef, params, input_scale, target_scale, observations):
+    (centre, spread), (middle, scale) = input_scale, target_scale
+    observations = jnp.asarray(observations, jnp.float32)
+    inputs = (observations.reshape(-1, observations.shape[-1]) - centre) / spread
+    return (middle + scale * _predict(graphdef, params, inputs)).reshape(observations.shape[:-1])
 
 
 @partial(jax.jit, static_argnums=0)
