@@ -213,7 +213,8 @@ def test_simpo_does_not_reward_length():
 
 
 def test_an_empty_response_counts_as_one_token():
-    close(compute_simpo_loss([-6.0], [-8.0], [0], [0]), compute_simpo_loss([-6.0], [-8.0], [1], [1]))
+    for lengths in ([[0], [0]], [[0], [1]], [[1], [0]], [[1], [1]]):
+        close(compute_simpo_loss([-6.0], [-8.0], *lengths, 1.0, 0.0), softplus(-2.0))
 
 
 def test_gradients_of_simpo_are_those_of_the_average():
