@@ -76,6 +76,7 @@ def test_a_stored_notebook_is_alive_before_anything_runs(lab, page):
     explorer, expected = explorers(page).nth(0), AdvantageExplorer()
     expect(explorer).to_be_visible(timeout=60_000)
     assert_shows(explorer, expected, gamma=0.99, gae_lambda=0.95)
+    assert page.get_by_text("Jupyter news").count() == 0  # no pop-up over the sliders
     gamma = slider(explorer, 0)
     gamma.focus()
     for presses in range(1, 6):  # the stored strip has every stop of the slider in hand

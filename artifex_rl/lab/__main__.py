@@ -9,6 +9,10 @@ from pathlib import Path
 
 from artifex_rl.lab.course import COPY, START, copy_course, find_course, find_notebook, trust
 
+# Settings for this server alone. Without its extension for news JupyterLab does not ask about them, in a pop-up that
+# would cover the first slider; the user's own JupyterLab elsewhere is left as it is.
+SETTINGS = Path(__file__).parent / "jupyter"
+
 
 def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
     """The launcher's own options, and the rest, which is JupyterLab's."""
@@ -55,8 +59,6 @@ def main() -> None:
         f"--ServerApp.root_dir={course}",
         # Not as a file to run: then the address that --no-browser prints would open an empty launcher.
         f"--LabApp.default_url=/lab/tree/{find_notebook(course, options.notebook).name}",
-        # Jupyter's question about its news would cover the first slider.
-        "--LabApp.news_url=None",
     ]
     if options.no_browser:
         command.append("--no-browser")
@@ -65,6 +67,9 @@ def main() -> None:
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         # In a container everybody is root, whom JupyterLab refuses; the server listens to this machine only.
         command.append("--allow-root")
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(
+        filter(None, [str(SETTINGS), os.environ.get("JUPYTER_CONFIG_PATH")])
+    )
     sys.stdout.flush()
     if os.name == "nt":
         sys.exit(subprocess.run([*command, *others]).returncode)
