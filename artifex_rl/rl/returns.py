@@ -140,7 +140,7 @@ def normalize_advantages(
     (advantages,) = read_floats(advantages=advantages)
     mask = jnp.ones(advantages.shape, bool) if mask is None else read_mask("mask", mask, advantages.shape)
     centred = _centre(advantages, mask)
-    return _divide(centred, _std(centred, mask), read_scalar("eps", eps, advantages.dtype))
+    return _divide(centred, _std(centred, mask) + read_scalar("eps", eps, advantages.dtype))
 
 
 def compute_group_advantages(
@@ -184,7 +184,8 @@ def compute_group_advantages(
     if scale == "none":
         return centred.reshape(-1)
     std = jax.vmap(_std)(centred, members)[:, None] if scale == "group" else _std(_centre(rewards, mask), mask)
-    return _divide(centred, jnp.broadcast_to(std, centred.shape), read_scalar("eps", eps, rewards.dtype)).reshape(-1)
+    std = jnp.broadcast_to(std, centred.shape)
+    return _divide(centred, std + read_scalar("eps", eps, rewards.dtype)).reshape(-1)
 
 
 def _read_trajectory(rewards, values, dones, truncations, next_values, last_value, caller):
@@ -281,6 +282,5 @@ def _count(mask: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return jnp.maximum(jnp.sum(mask, dtype=dtype), 1)
 
 
-def _divide(centred: jax.Array, std: jax.Array, eps: jax.Array) -> jax.Array:
-    scale = std + eps
+def _divide(centred: jax.Array, scale: jax.Array) -> jax.Array:
     return centred / jnp.where(scale > 0, scale, 1.0)
