@@ -22,6 +22,7 @@ DEMO = load_cartpole_rollout()
 READY_MADE = [AdvantageExplorer, ClipExplorer, ReturnsExplorer]
 
 
+@jax.jit
 def demo_advantages(gamma, gae_lambda):
     return compute_gae_advantages(
         DEMO.rewards, DEMO.values, DEMO.dones, gamma, gae_lambda, DEMO.truncations, DEMO.next_values

@@ -311,6 +311,13 @@ def _digest(points: np.ndarray) -> str:
     flat = np.asarray(points, float).ravel()
     finite = np.where(np.isfinite(flat), flat, 0.0)
     weights = np.cos(np.arange(flat.size))
-    numbers = (finite.mean(), np.sqrt((finite**2).mean()), (weights * finite).mean())
+    mean, rms, order = finite.mean(), np.sqrt((finite**2).mean()), (weights * finite).mean()
+    # All to four digits of the root mean square: a sum that nearly cancels has no digits of its own that hold
+    # on another processor.
+    decimals = 3 - int(np.floor(np.log10(rms))) if rms > 0 else 0
+    numbers = ", ".join(
+        f"{name} {round(value, decimals) + 0.0:.{max(decimals, 0)}f}"
+        for name, value in (("mean", mean), ("rms", rms), ("order", order))
+    )
     gaps = int((~np.isfinite(flat)).sum())
-    return f"mean {numbers[0]:.4g}, rms {numbers[1]:.4g}, order {numbers[2]:.4g}" + (f", gaps {gaps}" if gaps else "")
+    return numbers + (f", gaps {gaps}" if gaps else "")

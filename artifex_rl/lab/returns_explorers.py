@@ -63,9 +63,8 @@ class ReturnsExplorer(Explorer):
 
         def describe(knobs, curves):
             gamma = knobs["gamma"]
-            horizon = (
-                "every reward counts in full" if gamma == 1 else f"the horizon 1/(1−γ) is {1 / (1 - gamma):.3g} steps"
-            )
+            ends = {0.0: "only the reward itself counts", 1.0: "every later reward counts in full"}
+            horizon = ends.get(gamma) or f"the horizon 1/(1−γ) is {1 / (1 - gamma):.3g} steps"
             return (
                 f"With γ = {gamma:.2f} {horizon}; the return of the first step is {curves['returns'][0]:.3g}, "
                 f"the largest is {curves['returns'].max():.3g}."
