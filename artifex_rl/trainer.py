@@ -1,0 +1,333 @@
+"""The base of every trainer: it owns the state, the one compiled step, the loop, and the way to disk and back.
+
+A subclass says what is minimised, in `compute_loss`. Everything else is here, once.
+"""
+
+from __future__ import annotations
+
+import abc
+import copy
+import math
+import os
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.typing import ArrayLike
+from jaxtyping import Array
+
+from artifex_rl.loop import shard_rows, take_rows, train_calls
+
+Metrics = dict[str, Any]
+
+
+class TrainState(NamedTuple):
+    """What a step changes, as arrays alone: a carry for `lax.scan`, an axis for `vmap`."""
+
+    variables: list[Any]  # values of all variables of the model and of the optimizer; see `Trainer.merge`
+    step: Array  # uint32, how many `train_step`s lie behind
+
+
+class Trainer(abc.ABC):
+    """Trains `model` with `optimizer`: `train_step` for one step, `fit` for many.
+
+    The state lives in the model and in the optimizer that are given: after each step both are up to date, and what
+    is assigned to them between steps counts. The step is compiled once for each shape of batch. Numbers of the
+    config are arguments of it, so that `trainer.config = dataclasses.replace(trainer.config, gamma=0.9)` compiles
+    nothing. A step that raises changes nothing.
+
+    Args:
+        model: an `nnx.Module`.
+        optimizer: `nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)`.
+        config: of the class `config_class`; None for its defaults.
+        key: a JAX random key or an integer seed. Step n draws from `fold_in(key, n)`.
+        mesh: a `jax.sharding.Mesh`: the leading axis of the batch is split over all its devices, the state is copied
+            to each. None: one device.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: `optimizer` was made for another model.
+    """
+
+    config_class: ClassVar[type | None] = None
+    #: Whether the rows of a batch may be drawn and shuffled one by one, as `fit(..., batch_size=...)` does.
+    independent_rows: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        model: nnx.Module,
+        optimizer: nnx.Optimizer,
+        config: Any = None,
+        *,
+        key: Array | int = 0,
+        mesh: jax.sharding.Mesh | None = None,
+    ):
+        _check_parts(model, optimizer)
+        self.model, self.optimizer, self.mesh = model, optimizer, mesh
+        self.config = config
+        self.key = jax.random.key(key) if isinstance(key, int) else key
+        self.step = 0
+        self.should_stop = False
+
+        self._graphdef, state = nnx.split((model, optimizer))
+        self._holders = jax.tree.leaves(state, is_leaf=_is_variable)
+        self._arrays_treedef = jax.tree.structure(state)
+        self._values_treedef = jax.tree.structure(self._read())
+        self._compiled_step = jax.jit(self._step)
+        self._compiled_steps = jax.jit(self._steps, static_argnames="length")
+        self._compiled_evaluate = jax.jit(self._evaluate)
+
+    # What a subclass writes
+
+    @abc.abstractmethod
+    def compute_loss(self, model: nnx.Module, batch: Any, key: Array) -> tuple[Array, Metrics]:
+        """The scalar to minimise, and scalars to report. Pure: it is traced, and differentiated by `model`.
+
+        `self.config` holds traced numbers here. `batch` is what `prepare` returned.
+        """
+
+    def prepare(self, batch: Any) -> Any:
+        """Check a batch on the host and bring it into the form that `compute_loss` reads. Nothing has changed yet."""
+        return batch
+
+    def update(self, state: TrainState, batch: Any, key: Array) -> tuple[TrainState, Metrics]:
+        """The pure update of one `train_step`: here one gradient step. PPO makes it epochs of minibatches."""
+        return self.gradient_step(state, batch, key)
+
+    # What a subclass calls
+
+    def gradient_step(
+        self, state: TrainState, batch: Any, key: Array, max_grad_norm: ArrayLike | None = None
+    ) -> tuple[TrainState, Metrics]:
+        """One step of the optimizer along the gradient of `compute_loss`; pure.
+
+        Metrics are those of `compute_loss`, "loss", and "grad_norm": the gradient's length before it is cut to
+        `max_grad_norm`.
+        """
+        model, optimizer = self.merge(state)
+        loss_and_grads = nnx.value_and_grad(self.compute_loss, argnums=nnx.DiffState(0, optimizer.wrt), has_aux=True)
+        (loss, metrics), grads = loss_and_grads(model, batch, key)
+        grad_norm = optax.global_norm(grads)
+        if max_grad_norm is not None:
+            scale = jnp.minimum(1.0, max_grad_norm / jnp.maximum(grad_norm, 1e-12))
+            grads = jax.tree.map(lambda grad: grad * scale.astype(grad.dtype), grads)
+        with jax.numpy_dtype_promotion("standard"):  # optax counts steps in integers and mixes them with floats
+            optimizer.update(model, grads)
+        return self.split(model, optimizer, state.step), {**metrics, "loss": loss, "grad_norm": grad_norm}
+
+    def merge(self, state: TrainState) -> tuple[nnx.Module, nnx.Optimizer]:
+        """A model and an optimizer, new objects, that hold the values of `state`."""
+        arrays = jax.tree.unflatten(self._arrays_treedef, jax.tree.leaves(state.variables))
+        return nnx.merge(self._graphdef, arrays)
+
+    def split(self, model: nnx.Module, optimizer: nnx.Optimizer, step: Array) -> TrainState:
+        """The inverse of `merge`."""
+        arrays = jax.tree.leaves(nnx.state((model, optimizer)))
+        return TrainState(jax.tree.unflatten(self._values_treedef, arrays), step)
+
+    def pure_step(self, state: TrainState, batch: Any, key: Array, config: Any) -> tuple[TrainState, Metrics]:
+        """One `train_step` as a pure function of prepared data, for `jit`, `scan` and `vmap` over anything."""
+        state, metrics = self._with_config(config).update(state, batch, key)
+        return state._replace(step=state.step + jnp.uint32(1)), metrics
+
+    # What a user calls
+
+    @property
+    def config(self) -> Any:
+        """The settings; assign a changed copy to change them."""
+        return self._config
+
+    @config.setter
+    def config(self, config: Any) -> None:
+        if config is None and self.config_class is not None:
+            config = self.config_class()
+        if self.config_class is not None and not isinstance(config, self.config_class):
+            raise TypeError(f"config: got {type(config).__name__}, needs {self.config_class.__name__}")
+        self._config, self._device_config = config, jax.device_put(config)
+
+    @property
+    def state(self) -> TrainState:
+        """The state of now, as arrays; assign one to go on from there."""
+        return TrainState(self._read(), np.uint32(self.step))
+
+    @state.setter
+    def state(self, state: TrainState) -> None:
+        self._write(state.variables)
+        self.step = int(state.step)
+
+    def train_step(self, batch: Any) -> dict[str, float]:
+        """Train on one batch.
+
+        Returns:
+            Metrics as floats; "loss" and "grad_norm" are among them.
+
+        Raises:
+            ValueError: the batch is not what the trainer needs. Nothing has changed.
+            FloatingPointError: the loss is NaN. Nothing has changed.
+        """
+        return self._train_on(self._place(self.prepare(batch)))
+
+    def evaluate(self, batch: Any) -> dict[str, float]:
+        """The loss and metrics of a batch, with the model in its evaluation mode; nothing changes."""
+        batch = self._place(self.prepare(batch))
+        return _floats(self._compiled_evaluate(*self.state, batch, self.key, self._device_config))
+
+    def fit(
+        self,
+        data: Any,
+        steps: int | None = None,
+        callbacks: Sequence[Any] = (),
+        *,
+        batch_size: int | None = None,
+        steps_per_call: int | None = None,
+        **step_arguments: Any,
+    ) -> dict[str, np.ndarray]:
+        """Train for many steps.
+
+        Args:
+            data: one of three. A mapping of arrays is one batch, trained on again and again, or with `batch_size` a
+                dataset, of which each step takes the next rows of a permutation that every epoch draws anew. Any
+                other iterable gives one batch a step, and is begun again where it ends, if it can be.
+            steps: how many. None: to the end of the iterable, once.
+            callbacks: objects with any of the hooks `on_train_begin(trainer)`,
+                `on_train_batch_end(trainer, metrics, step)`, `on_train_end(trainer)`. A hook may set
+                `trainer.should_stop`.
+            batch_size: rows of a batch, for a dataset.
+            steps_per_call: steps that one compiled call makes of a mapping, about six times as fast as one by one.
+                Hooks are then called after the call, once for each of its steps. None: 100, or 1 with callbacks.
+            step_arguments: passed on to `train_step`, such as `reward_fn`; every step is then a call of its own.
+
+        Returns:
+            Every metric, one number a step.
+
+        Raises:
+            ValueError: `steps` is missing or not positive, or the data does not fit; the message names it.
+        """
+        if steps_per_call is None:
+            steps_per_call = 1 if callbacks else 100
+        calls = train_calls(self, data, steps, batch_size, steps_per_call, step_arguments)
+        history: list[dict[str, float]] = []
+        self.should_stop = False
+        _call(callbacks, "on_train_begin", self)
+        try:
+            for metrics in calls:
+                for step, now in enumerate(metrics, start=self.step - len(metrics)):
+                    _call(callbacks, "on_train_batch_end", self, now, step)
+                history += metrics
+                if self.should_stop:
+                    break
+        finally:  # files are closed and bars are taken down after an error, too
+            _call(callbacks, "on_train_end", self)
+        return {name: np.array([now[name] for now in history]) for name in (history[0] if history else ())}
+
+    def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> None:
+        """Write model, optimizer, step, random key and config to the folder `path`, through orbax.
+
+        Raises:
+            FileExistsError: `path` exists and `overwrite` is False.
+        """
+        from artifex_rl.checkpoints import save_trainer  # orbax takes a second to import
+
+        save_trainer(self, path, overwrite=overwrite)
+
+    def restore(self, path: str | os.PathLike) -> None:
+        """Go on from what `save` wrote: the steps that follow are those that would have followed, to the bit.
+
+        Raises:
+            FileNotFoundError: there is no checkpoint.
+            ValueError: it is of another model, optimizer or config. Nothing has changed.
+        """
+        from artifex_rl.checkpoints import restore_trainer
+
+        restore_trainer(self, path)
+
+    # How it is done
+
+    def _train_on(self, batch: Any) -> dict[str, float]:
+        """One compiled step on a prepared batch. State and metrics are kept once the loss is known to be a number."""
+        state, metrics = self._compiled_step(*self.state, batch, self.key, self._device_config)
+        return self._keep(state, [_floats(metrics)])[0]
+
+    def _train_many(self, data: Any, rows: np.ndarray | None, length: int) -> list[dict[str, float]]:
+        """`length` compiled steps in one call: on all of `data`, or step i on its `rows[i]`."""
+        state, metrics = self._compiled_steps(*self.state, data, rows, self.key, self._device_config, length=length)
+        metrics = {name: values.tolist() for name, values in jax.device_get(metrics).items()}
+        return self._keep(
+            state, [dict(zip(metrics, now, strict=True)) for now in zip(*metrics.values(), strict=True)]
+        )
+
+    def _keep(self, state: TrainState, metrics: list[dict[str, float]]) -> list[dict[str, float]]:
+        for step, now in enumerate(metrics, start=self.step):
+            if math.isnan(now["loss"]):
+                raise FloatingPointError(f"loss: NaN at step {step}; model and optimizer are as before the call")
+        self._write(state.variables)
+        self.step += len(metrics)
+        return metrics
+
+    def _step(self, variables, step, batch, key, config):
+        return self.pure_step(TrainState(variables, step), batch, jax.random.fold_in(key, step), config)
+
+    def _steps(self, variables, step, data, rows, key, config, length):
+        def one(state, chosen):
+            batch = data if rows is None else take_rows(data, chosen)
+            return self._step(*state, batch, key, config)
+
+        return jax.lax.scan(one, TrainState(variables, step), rows, length=length)
+
+    def _evaluate(self, variables, step, batch, key, config):
+        model, _ = self.merge(TrainState(variables, step))
+        model.eval()
+        loss, metrics = self._with_config(config).compute_loss(model, batch, jax.random.fold_in(key, step))
+        return {**metrics, "loss": loss}
+
+    def _with_config(self, config: Any) -> Trainer:
+        """This trainer with another config, traced perhaps: a copy, so that no tracer outlives its trace."""
+        bound = copy.copy(self)
+        bound._config = config
+        return bound
+
+    def _read(self) -> list[Any]:
+        return [holder.get_raw_value() if _is_variable(holder) else holder for holder in self._holders]
+
+    def _write(self, values: list[Any]) -> None:
+        for holder, value in zip(self._holders, values, strict=True):
+            if _is_variable(holder):
+                holder.set_raw_value(value)
+
+    def _place(self, batch: Any) -> Any:
+        return batch if self.mesh is None else shard_rows(batch, self.mesh)
+
+
+def _is_variable(x: Any) -> bool:
+    return isinstance(x, nnx.Variable)
+
+
+def _floats(metrics: Metrics) -> dict[str, float]:
+    return {name: float(value) for name, value in jax.device_get(metrics).items()}
+
+
+def _call(callbacks: Sequence[Any], hook: str, *arguments: Any) -> None:
+    for callback in callbacks:
+        getattr(callback, hook, _nothing)(*arguments)
+
+
+def _nothing(*arguments: Any) -> None: ...
+
+
+def _check_parts(model: Any, optimizer: Any) -> None:
+    if not isinstance(model, nnx.Module):
+        raise TypeError(f"model: got {type(model).__name__}, needs an nnx.Module")
+    if not isinstance(optimizer, nnx.Optimizer) or isinstance(optimizer, nnx.ModelAndOptimizer):
+        raise TypeError(
+            f"optimizer: got {type(optimizer).__name__}, needs nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)"
+        )
+    params = nnx.as_pure(nnx.state(model, optimizer.wrt))
+    if not jax.tree.leaves(params):
+        raise ValueError(f"optimizer: wrt={optimizer.wrt} selects nothing of {type(model).__name__} to train")
+    needed = jax.tree.map(jnp.shape, jax.eval_shape(optimizer.tx.init, params))
+    if jax.tree.map(jnp.shape, nnx.as_pure(optimizer.opt_state)) != needed:
+        raise ValueError("optimizer: was made for another model; needs nnx.Optimizer(model, ...) of this very model")
