@@ -3,6 +3,8 @@
 The library is the course's other half: the curve you drag in a notebook is the function you train with.
 """
 
+import importlib
+
 from artifex_rl.configs import DPOConfig, GRPOConfig, PPOConfig, REINFORCEConfig
 from artifex_rl.rl.batches import one_step_batch
 from artifex_rl.rl.distributions import Categorical, DiagonalGaussian
@@ -17,8 +19,6 @@ from artifex_rl.rl.losses import (
     compute_value_loss,
     estimate_kl,
 )
-from artifex_rl.rl.policies import Evaluation, Policy, SequencePolicy, as_policy
-from artifex_rl.rl.reinforce import REINFORCETrainer
 from artifex_rl.rl.returns import (
     compute_discounted_returns,
     compute_gae_advantages,
@@ -26,9 +26,18 @@ from artifex_rl.rl.returns import (
     compute_td_errors,
     normalize_advantages,
 )
-from artifex_rl.trainer import Trainer
 
 __version__ = "0.1.0"
+
+#: Where the names live that need flax.nnx, whose import takes longer than all of the above: they come when asked for.
+_LAZY = {
+    "Evaluation": "rl.policies",
+    "Policy": "rl.policies",
+    "REINFORCETrainer": "rl.reinforce",
+    "SequencePolicy": "rl.policies",
+    "Trainer": "trainer",
+    "as_policy": "rl.policies",
+}
 
 __all__ = [
     "Categorical",
@@ -59,3 +68,14 @@ __all__ = [
     "normalize_advantages",
     "one_step_batch",
 ]
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
