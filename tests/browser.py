@@ -96,14 +96,19 @@ def run(page: Page, command: str) -> None:
     page.evaluate("(command) => { window.jupyterapp.commands.execute(command); }", command)  # may open a dialog
 
 
+def run_all(page: Page) -> None:
+    """Run every cell, and return when the last one is done."""
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+
+
 def wait_until_idle(page: Page, timeout: int = 120_000) -> None:
-    """Every code cell has run."""
+    """Every code cell of a notebook that was stored without running has run."""
     page.wait_for_function(
         """() => {
           const model = window.jupyterapp.shell.currentWidget.content.model;
           const cells = Array.from(model.cells).filter(
             (cell) => cell.type === "code" && cell.sharedModel.getSource().trim());
-          return cells.every((cell) => cell.executionCount !== null) && !document.querySelector(".jp-Cell.jp-mod-running");
+          return cells.every((cell) => cell.executionCount !== null && cell.executionState !== "running");
         }""",
         timeout=timeout,
     )

@@ -13,6 +13,7 @@ from browser import (
     open_chromium,
     open_notebook,
     run,
+    run_all,
     slider,
     wait_until_idle,
     write_notebook,
@@ -24,7 +25,10 @@ from artifex_rl.lab import AdvantageExplorer, ClipExplorer
 pytestmark = pytest.mark.browser
 
 CELLS = [
-    "import ipywidgets\nfrom artifex_rl.lab import AdvantageExplorer, ReturnsExplorer\nexplorer = AdvantageExplorer()\nexplorer",
+    "import ipywidgets\n"
+    "from artifex_rl.lab import AdvantageExplorer, ReturnsExplorer\n"
+    "explorer = AdvantageExplorer()\n"
+    "explorer",
     "explorer",
     "explorer.set(gamma=0.25, gae_lambda=0.75)",
     "slider = ipywidgets.FloatSlider(value=0.5, min=0, max=1, step=0.01)\n"
@@ -148,8 +152,7 @@ def test_live_the_page_follows_the_hand_and_the_kernel_follows_the_page(lab, pag
 
 def test_a_linked_slider_moves_the_explorer_in_the_page(lab, page):
     open_notebook(page, lab, "several.ipynb")
-    run(page, "notebook:run-all-cells")
-    wait_until_idle(page)
+    run_all(page)
     expect(explorers(page)).to_have_count(3)
     handle, linked = page.locator(".noUi-handle"), explorers(page).nth(2)
     handle.focus()
@@ -160,8 +163,7 @@ def test_a_linked_slider_moves_the_explorer_in_the_page(lab, page):
 
 def test_an_error_in_the_kernel_is_shown_in_the_widget(lab, page):
     open_notebook(page, lab, "broken.ipynb")
-    run(page, "notebook:run-all-cells")
-    wait_until_idle(page)
+    run_all(page)
     explorer = explorers(page).first
     drag(page, slider(explorer, 0), 0.99, 0.5)
     slider(explorer, 1).focus()  # asks for the strips that hold here
@@ -221,3 +223,20 @@ def test_the_clip_explorer_moves_its_marker(lab, page):
     heights = [float(marks.nth(i).get_attribute("y")) * slope + offset for i in range(2)]
     assert heights == pytest.approx(expected.curves()["here_better"][:, 1].tolist(), abs=0.03 * abs(slope))
     assert drawn(explorer, expected, "objective_better")[0].max() == pytest.approx(1.2, abs=0.03 * abs(slope))
+
+
+@pytest.mark.slow
+def test_a_whole_lesson_runs_and_its_explorers_live(lab, page):
+    open_notebook(page, lab, "01_returns_and_advantages.ipynb")
+    run_all(page)
+    assert not page.evaluate(
+        """() => Array.from(window.jupyterapp.shell.currentWidget.content.model.cells)
+          .flatMap((cell) => cell.type === "code" ? cell.sharedModel.getOutputs() : [])
+          .filter((output) => output.output_type === "error").map((output) => output.evalue)"""
+    )
+    first, expected = explorers(page).first, AdvantageExplorer()
+    first.scroll_into_view_if_needed(timeout=60_000)
+    for index, name in [(0, "gamma"), (1, "gae_lambda")]:
+        drag(page, slider(first, index), 0.9, 0.4)
+        assert 0.35 < knobs(first)[name] < 0.45
+        assert_shows(first, expected, **knobs(first))
