@@ -160,15 +160,18 @@ def read_flags(name: str, value: Any) -> np.ndarray:
 
 
 def read_mask(batch: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray | None:
-    """The mask `(B, T)` of a batch, from `mask` or from `lengths` `(B,)`; None where it has neither."""
+    """The mask of a batch, of this shape, from `mask` or from `lengths` `(B,)`; None where it has neither."""
     if "lengths" in batch:
         if "mask" in batch:
             raise ValueError("lengths: given beside mask, needs one of them")
         lengths = np.asarray(batch["lengths"])
+        if len(shape) != 2:
+            raise ValueError(f"lengths: got shape {lengths.shape}, needs a policy whose log-probs are (B, T)")
         check_shape("lengths", lengths, shape[:1])
         if lengths.dtype.kind not in "iu" or (lengths < 0).any() or (lengths > shape[1]).any():
             raise ValueError(
-                f"lengths: got {lengths.dtype} up to {lengths.max()}, needs integers from 0 to {shape[1]}"
+                f"lengths: got {lengths.dtype} from {lengths.min()} to {lengths.max()}, needs integers from 0 to "
+                f"{shape[1]}"
             )
         mask = np.arange(shape[1]) < lengths[:, None]
     elif "mask" in batch:
@@ -184,26 +187,6 @@ def read_mask(batch: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray | Non
 def repeat_rows(value: Any, times: int) -> Any:
     """Every row `times` times, one after another, as the samples of a group stand."""
     return value if times == 1 else jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf), times, axis=0), value)
-
-
-def score(reward_fn: Any, samples: Any, conditions: Any, rows: int, **more: Any) -> np.ndarray:
-    """Rewards `(rows,)` of a Python callable, checked.
-
-    Raises:
-        RuntimeError: it raised; the message names it and what it raised.
-        ValueError: it returned something else than `rows` finite numbers.
-    """
-    name = f"reward_fn {getattr(reward_fn, '__name__', type(reward_fn).__name__)}"
-    try:
-        returned = reward_fn(samples, conditions, **more)
-    except Exception as error:
-        raise RuntimeError(f"{name}: raised {type(error).__name__}: {error}") from error
-    if returned is None:
-        raise ValueError(f"{name}: got None, needs an array of shape ({rows},)")
-    rewards = np.asarray(_read(name, returned))
-    check_shape(name, rewards, (rows,))
-    check_finite(name, rewards)
-    return rewards.astype(np.float32)
 
 
 def _read(name: str, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""REINFORCE: make what was followed by a high return more likely."""
+"""REINFORCE: what was followed by a high return is made more likely."""
 
 from __future__ import annotations
 
@@ -6,38 +6,113 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from artifex_rl.configs import REINFORCEConfig
-from artifex_rl.rl.returns import compute_discounted_returns, normalize_advantages
-from artifex_rl.rl.trainer import RLTrainer
+from artifex_rl.rl.losses import MAX_LOG_RATIO, compute_value_loss
+from artifex_rl.rl.returns import compute_discounted_returns, compute_group_advantages, normalize_advantages
+from artifex_rl.rl.trainer import RLTrainer, masked_mean, warn_caller
 from artifex_rl.trainer import Metrics
 
 
 class REINFORCETrainer(RLTrainer):
-    """∇J(θ) = E[Σₜ ∇ log π_θ(aₜ|sₜ) (Gₜ − b)]: the policy gradient, with reward-to-go Gₜ and a baseline b."""
+    """Policy gradient with reward-to-go and a baseline: ∇J(θ) = E[Σₜ ∇ log π_θ(aₜ|sₜ) (Gₜ − b)].
+
+    The gradient is averaged over time steps. What the rewards are says what time is:
+
+    - `(T,)` or `(T, N)`: experience in order of time, of one environment or of N. Gₜ = rₜ + γ Gₜ₊₁, cut where `dones`
+      is true. Without `dones` it is one episode that ends with the batch.
+    - `(B,)` with `dones` all true, as `one_step_batch` makes them: independent samples. Gₜ is the reward.
+    - for a sequential policy, `(B,)`: a reward for a whole response, which is one action; its log-probability is the
+      sum over its tokens. `(B, T)`: a reward for each token, discounted along the response.
+
+    Batches hold "observations", "actions" and "rewards", and may hold "dones", "last_value" (V of the state after
+    the last step, `()` or `(N,)`), "mask" or "lengths", and "group_size".
+
+    Metrics: "policy_loss" −mean(log π(aₜ|sₜ) (Gₜ − b)), "entropy" of the policy in nats, "loss" = policy_loss
+    − entropy_coeff · entropy (+ vf_coeff · value_loss), "mean_reward", "reward_std", "grad_norm"; with the baseline
+    "value" also "value_loss" ½ mean((V − G)²).
+
+    Warns:
+        UserWarning: rewards `(T,)` come without `dones`; once for each trainer.
+
+    Reference: Williams (1992), *Simple statistical gradient-following algorithms*, Machine Learning 8; Kool et al.
+    (2019), *Buy 4 REINFORCE samples, get a baseline for free!*, and Ahmadian et al. (2024), arXiv:2402.14740, for
+    "leave_one_out" (RLOO).
+    """
 
     config_class = REINFORCEConfig
+    optional = ("dones", "last_value", "mask", "lengths", "group_size")
 
     def compute_loss(self, model: nnx.Module, batch: dict[str, Any], key: Array) -> tuple[Array, Metrics]:
-        rewards, mask = batch["rewards"], batch.get("mask")
-        policy = self.evaluate_actions(
-            model, batch["observations"], batch["actions"], mask, batch_axes=self.batch_axes(batch)
-        )
-        if rewards.ndim < policy.log_probs.ndim:
-            returns = jnp.broadcast_to(rewards[:, None], policy.log_probs.shape)
-        else:
-            returns = compute_discounted_returns(rewards, self.config.gamma, batch.get("dones"))
-        advantages = returns
-        if self.config.normalize_returns:
+        config, rewards, mask = self.config, batch["rewards"], batch.get("mask")
+        policy = self.evaluate_actions(model, batch["observations"], batch["actions"], mask, self.batch_axes(batch))
+        entropy = masked_mean(policy.entropy, mask)
+        log_probs = jnp.maximum(policy.log_probs, -MAX_LOG_RATIO)  # an impossible action is a finite penalty
+        if log_probs.ndim > rewards.ndim:  # one reward for the whole response
+            log_probs, mask = jnp.sum(log_probs, axis=1), None
+
+        returns = self.compute_returns(batch)
+        advantages = self._subtract_baseline(returns, policy.values, batch, mask)
+        if config.normalize_returns:
             advantages = normalize_advantages(advantages, mask=mask)
-        policy_loss = -jnp.mean(policy.log_probs * jax.lax.stop_gradient(advantages))
-        entropy = jnp.mean(policy.entropy)
-        loss = policy_loss - self.config.entropy_coeff * entropy
-        return loss, {
-            "policy_loss": policy_loss,
-            "entropy": entropy,
-            "mean_reward": jnp.mean(rewards),
-            "reward_std": jnp.std(rewards),
-        }
+        policy_loss = -masked_mean(log_probs * jax.lax.stop_gradient(advantages), mask)
+
+        loss = policy_loss - config.entropy_coeff * entropy
+        metrics = {"policy_loss": policy_loss, "entropy": entropy, "mean_reward": masked_mean(rewards, mask)}
+        metrics["reward_std"] = jnp.sqrt(masked_mean((rewards - metrics["mean_reward"]) ** 2, mask))
+        if config.baseline == "value":
+            metrics["value_loss"] = compute_value_loss(policy.values, returns, mask=mask)
+            loss = loss + config.vf_coeff * metrics["value_loss"]
+        return loss, metrics
+
+    def compute_returns(self, batch: dict[str, Any]) -> Float[Array, "T *N"]:
+        """Gₜ, like the rewards: discounted along time, which is the second axis for the tokens of responses."""
+        rewards, gamma = jnp.asarray(batch["rewards"]), self.config.gamma
+        if not self.sequential:
+            return compute_discounted_returns(rewards, gamma, batch.get("dones"), batch.get("last_value"))
+        if rewards.ndim == 1:
+            return rewards
+        rewards = rewards if "mask" not in batch else jnp.where(batch["mask"], rewards, 0.0)
+        return compute_discounted_returns(rewards.T, gamma).T
+
+    def _subtract_baseline(self, returns: Array, values: Array | None, batch: dict[str, Any], mask: Any) -> Array:
+        """Gₜ − b. A baseline that does not depend on the action leaves the expected gradient as it is."""
+        if self.config.baseline == "value":
+            return returns - jax.lax.stop_gradient(values)
+        if self.config.baseline == "mean":
+            return returns - masked_mean(returns, mask)
+        if self.config.baseline == "leave_one_out":
+            size = self._group_size(batch)  # r − mean of the others = (r − mean of all) · G / (G − 1)
+            return compute_group_advantages(returns, size, scale="none") * (size / (size - 1))
+        return returns
+
+    def prepare(self, batch: Any) -> dict[str, Any]:
+        """The checks of every batch, and what the baseline needs."""
+        batch = super().prepare(batch)
+        rewards, baseline = batch["rewards"], self.config.baseline
+        in_time = not self.sequential and not batch.get("dones", np.zeros(())).all()
+        if baseline == "value" and self.specification(batch).values is None:
+            raise ValueError("baseline: got 'value', needs a model that returns a pair of logits and values")
+        if baseline == "leave_one_out":
+            if in_time or rewards.ndim != 1 or ("mask" in batch and batch["mask"].ndim == 1):
+                raise ValueError(
+                    "baseline: got 'leave_one_out', needs independent samples: rewards (B,) with dones all true, as "
+                    "one_step_batch makes them; later rewards of an episode are no baseline for earlier ones"
+                )
+            size = self._group_size(batch)
+            if size < 2 or len(rewards) % size:
+                raise ValueError(f"group_size: got {size}, needs a divisor of the {len(rewards)} samples, at least 2")
+        if in_time and "dones" not in batch and rewards.ndim == 1 and len(rewards) > 1:
+            warn_caller(
+                self,
+                f"dones: not given, so the {len(rewards)} rewards are those of one episode, in order of time; "
+                f"independent samples need dones=True, which one_step_batch() adds",
+            )
+        return batch
+
+    def _group_size(self, batch: dict[str, Any]) -> int:
+        size = int(batch.get("group_size", self.config.num_generations))
+        return size if size > 1 or "group_size" in batch else len(batch["rewards"])

@@ -1,27 +1,24 @@
-"""What the trainers that learn from rewards share: drawing and scoring samples, and checks of their batches."""
+"""What the trainers that learn from rewards share: drawing and scoring samples, and batches checked on the host."""
 
 from __future__ import annotations
 
 import inspect
+import sys
+import warnings
+from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
-from artifex_rl.rl.batches import (
-    check_finite,
-    check_leading,
-    check_shape,
-    one_step_batch,
-    read_batch,
-    read_flags,
-    read_mask,
-    repeat_rows,
-    score,
-)
+import artifex_rl
+from artifex_rl.rl.batches import check_finite, one_step_batch, read_batch, repeat_rows
+from artifex_rl.rl.experience import check_experience
 from artifex_rl.rl.policies import Evaluation, as_policy
+from artifex_rl.rl.scoring import score_samples
 from artifex_rl.trainer import Trainer, TrainState
 
 #: Keys for drawing samples come from a stream of their own, apart from those of the steps 0, 1, 2, …
@@ -33,6 +30,9 @@ class RLTrainer(Trainer):
 
     Subclasses name the keys that they read in `required` and `optional`, and write `compute_loss`, which scores
     actions with `evaluate_actions`.
+
+    Raises:
+        TypeError: the model is no policy and cannot be called, or another argument is of the wrong kind.
     """
 
     independent_rows = False
@@ -50,14 +50,19 @@ class RLTrainer(Trainer):
         """Samples for each observation in `train_step(batch, reward_fn, key)`."""
         return getattr(self.config, "num_generations", 1)
 
+    @property
+    def sequential(self) -> bool:
+        """Whether the policy's log-probabilities are `(B, T)`, one for each token or step of a response."""
+        return getattr(self.model, "sequential", False)
+
     def train_step(self, batch: Any, reward_fn: Any = None, key: Array | None = None) -> dict[str, float]:
         """Train on one batch; with a `reward_fn`, on samples that are drawn for its observations and scored now.
 
         Args:
             batch: experience; see the class. With a `reward_fn`, only its observations are read.
             reward_fn: any Python callable `reward_fn(samples, conditions)` that returns `(B,)` finite rewards;
-                `conditions` are the observations, repeated for each sample. A parameter named `mask` is given the
-                mask of the tokens.
+                `conditions` are the observations, repeated for each sample. Where it takes a `mask`, it is given
+                that of the tokens.
             key: a JAX random key for the samples. None: one that follows from the trainer's own key and its step.
 
         Returns:
@@ -65,8 +70,8 @@ class RLTrainer(Trainer):
 
         Raises:
             ValueError: the batch or the rewards are not what they need to be. Nothing has changed.
-            RuntimeError: `reward_fn` raised. Nothing has changed.
             FloatingPointError: the loss is NaN. Nothing has changed.
+            Exception: whatever `reward_fn` raises, with a note that names it. Nothing has changed.
         """
         if reward_fn is not None:
             batch = self.collect(batch, reward_fn, key)
@@ -91,116 +96,59 @@ class RLTrainer(Trainer):
         except (TypeError, ValueError) as error:
             shapes = jax.tree.map(np.shape, observations)
             raise ValueError(
-                f"observations: got shape {shapes}, which the policy cannot sample for: {error}"
+                f"observations: got shape {shapes}, for which the policy cannot draw: {error}"
             ) from error
-        takes_mask = mask is not None and "mask" in _parameters(reward_fn)
-        more = {"mask": mask} if takes_mask else {}
-        rewards = score(reward_fn, actions, observations, len(log_probs), **more)
+        more = {"mask": mask} if mask is not None and _takes(reward_fn, "mask") else {}
+        rewards = np.asarray(score_samples("reward_fn", reward_fn, actions, observations, **more))
+        check_finite(f"reward_fn ({getattr(reward_fn, '__name__', type(reward_fn).__name__)})", rewards)
         return one_step_batch(observations, actions, rewards, log_probs, values, mask)
 
     def prepare(self, batch: Any) -> dict[str, Any]:
-        """The batch under canonical names, checked against the policy: shapes, actions, finite numbers, flags.
-
-        Afterwards `rewards` has the shape that all else is like: `(T,)`, `(T, N)`, or for a sequential policy `(B,)`
-        or `(B, T)`; `dones` and `mask` are booleans; observations are repeated for the samples of a group.
-        """
+        """The batch under canonical names and checked; see `check_experience` for what it is then."""
         batch = read_batch(batch, self.required, self.optional)
-        rewards = batch["rewards"] = np.asarray(batch["rewards"]).astype(np.float32)
-        if rewards.ndim not in (1, 2):
-            raise ValueError(f"rewards: got shape {rewards.shape}, needs (T,) or (T, N)")
-        lead = rewards.shape[:1] if self._sequential else rewards.shape
-        group_size = batch.get("group_size", self.num_generations)
-        sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(batch["observations"])}
-        if sizes == {(len(rewards) // group_size,)} and len(rewards) % group_size == 0:
-            batch["observations"] = repeat_rows(batch["observations"], group_size)
-        if (
-            rewards.ndim == 2
-            and rewards.shape[1] == 1
-            and np.shape(batch["actions"])[:1] == np.shape(batch["actions"])
-        ):
-            raise ValueError(f"rewards: got shape {rewards.shape}, needs {rewards.shape[:1]}, one for each action")
-        check_leading("observations", batch["observations"], lead)
-        check_leading("actions", batch["actions"], lead)
-        check_finite("observations", batch["observations"])
-        self._check_against_policy(batch, lead)
-        return batch
+        return check_experience(batch, self.specification, self.sequential, self.num_generations)
 
     def evaluate_actions(
         self, model: nnx.Module, observations: Any, actions: Any, mask: Any = None, batch_axes: int = 1
     ) -> Evaluation:
-        """`as_policy(model).evaluate`, for experience with one batch axis or with two, such as `(T, N)`."""
+        """`as_policy(model).evaluate`, for experience with one batch axis or with two, such as `(T, N)`.
+
+        With two, the policy sees one axis of T · N entries; its answer comes back as `(T, N)`, but for the
+        distribution, which keeps the one axis.
+        """
         if batch_axes == 1:
             return as_policy(model).evaluate(observations, actions, mask)
         lead = jax.tree.leaves(actions)[0].shape[:batch_axes]
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[batch_axes:]), (observations, actions, mask))
         evaluation = as_policy(model).evaluate(*flat)
-        return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), evaluation)
+        shaped = jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), evaluation._replace(distribution=None))
+        return shaped._replace(distribution=evaluation.distribution)
 
     def batch_axes(self, batch: dict[str, Any]) -> int:
-        """How many leading axes of observations and actions are batch."""
-        return 1 if self._sequential else batch["rewards"].ndim
+        """How many leading axes of observations and actions are batch: 2 for experience `(T, N)`, else 1."""
+        return 1 if self.sequential else np.ndim(batch["rewards"])
 
-    @property
-    def _sequential(self) -> bool:
-        return getattr(self.model, "sequential", False)
+    def specification(self, batch: dict[str, Any]) -> Evaluation:
+        """Shapes of what the policy says about the batch's actions; traced once for each shape of batch.
 
-    def _check_against_policy(self, batch: dict[str, Any], lead: tuple[int, ...]) -> None:
-        """Everything that takes knowing what the policy makes of these observations and actions."""
-        rewards, actions = batch["rewards"], batch["actions"]
-        seen = self._specification(batch["observations"], actions, len(lead))
-        scored = seen.log_probs.shape
-        if rewards.shape not in (scored, scored[:1]):
-            raise ValueError(f"rewards: got shape {rewards.shape}, needs {scored[:1]} or {scored}")
-        if "mask" in batch or "lengths" in batch:
-            if len(scored) == 1:
-                check_shape("mask", batch.get("mask", batch.get("lengths")), scored)
-                batch["mask"] = read_flags("mask", batch["mask"])
-            else:
-                batch["mask"] = read_mask(batch, scored)
-            batch.pop("lengths", None)
-        mask = batch.get("mask")
-        check_finite("rewards", rewards, mask if mask is not None and mask.shape == rewards.shape else None)
-        distribution = seen.distribution
-        if hasattr(distribution, "check_actions"):
-            flat = np.asarray(actions).reshape(-1, *np.shape(actions)[len(lead) :])
-            distribution.check_actions(flat)
-        check_finite("actions", actions)
-        for name in ("log_probs", "ref_log_probs"):
-            if name in batch:
-                check_shape(name, batch[name], scored)
-                check_finite(name, batch[name], mask)
-                if (
-                    hasattr(distribution, "logits")
-                    and np.max(np.asarray(batch[name]), where=True if mask is None else mask, initial=-np.inf) > 1e-3
-                ):
-                    raise ValueError(f"{name}: got values above 0, needs logarithms of probabilities")
-        for name in ("dones", "truncations"):
-            if name in batch:
-                check_shape(name, batch[name], rewards.shape)
-                batch[name] = read_flags(name, batch[name])
-
-    def _specification(self, observations: Any, actions: Any, batch_axes: int) -> Evaluation:
-        """Shapes of what the policy says about such observations and actions; computed once for each shape."""
-        leaves, treedef = jax.tree.flatten((observations, actions))
-        key = (treedef, batch_axes, *((np.shape(leaf), np.asarray(leaf).dtype) for leaf in leaves))
+        Raises:
+            ValueError: the policy cannot read the observations or the actions.
+        """
+        axes, inputs = self.batch_axes(batch), (batch["observations"], batch["actions"])
+        leaves, treedef = jax.tree.flatten(inputs)
+        key = (treedef, axes, *((np.shape(leaf), leaf.dtype) for leaf in leaves))
         if key not in self._specifications:
 
             def look(state, observations, actions):
-                flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[batch_axes:]), (observations, actions))
-                return as_policy(self.merge(state)[0]).evaluate(*flat)
+                return self.evaluate_actions(self.merge(state)[0], observations, actions, batch_axes=axes)
 
             try:
-                seen = jax.eval_shape(look, self.state, observations, actions)
+                self._specifications[key] = jax.eval_shape(look, self.state, *inputs)
             except (TypeError, ValueError, IndexError) as error:
-                shapes = jax.tree.map(np.shape, (observations, actions))
+                seen, done = jax.tree.map(np.shape, inputs)
                 raise ValueError(
-                    f"observations, actions: got shapes {shapes[0]} and {shapes[1]}, which the policy cannot read: "
-                    f"{error}"
+                    f"observations and actions: got shapes {seen} and {done}, which the policy cannot read: {error}"
                 ) from error
-            if batch_axes > 1:
-                lead = leaves[-1].shape[:batch_axes]
-                seen = seen._replace(log_probs=jax.ShapeDtypeStruct(lead, seen.log_probs.dtype))
-            self._specifications[key] = seen
         return self._specifications[key]
 
     def _sample(self, variables, step, observations, key):
@@ -212,8 +160,29 @@ class RLTrainer(Trainer):
         return actions, log_probs, mask, policy.evaluate(observations, actions, mask).values
 
 
-def _parameters(function: Any) -> frozenset[str]:
+def masked_mean(x: Float[Array, "*B"], mask: Array | None = None) -> Float[Array, ""]:
+    """Mean over the entries under the mask; 0 where it holds nothing. What is outside may be NaN."""
+    if mask is None:
+        return jnp.mean(x)
+    return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(jnp.sum(mask, dtype=x.dtype), 1)
+
+
+def warn_caller(trainer: RLTrainer, message: str) -> None:
+    """A UserWarning at the line outside the library that called it, once for each trainer and message."""
+    said = trainer.__dict__.setdefault("_said", set())
+    if message in said:
+        return
+    said.add(message)
+    inside, frame, level = str(Path(artifex_rl.__file__).parent), sys._getframe(1), 2
+    while frame is not None and frame.f_code.co_filename.startswith(inside):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(f"{type(trainer).__name__}: {message}", UserWarning, stacklevel=level)
+
+
+def _takes(function: Any, name: str) -> bool:
+    """Whether a callable can be given the keyword: by name, or among **kwargs."""
     try:
-        return frozenset(inspect.signature(function).parameters)
+        parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
-        return frozenset()
+        return False
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
