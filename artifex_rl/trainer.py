@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import abc
 import copy
+import dataclasses
 import math
 import os
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -69,12 +71,13 @@ class Trainer(abc.ABC):
         _check_parts(model, optimizer)
         self.model, self.optimizer, self.mesh = model, optimizer, mesh
         self.config = config
-        self.key = jax.random.key(key) if isinstance(key, int) else key
+        self.key = key
         self.step = 0
         self.should_stop = False
 
         self._graphdef, state = nnx.split((model, optimizer))
-        self._holders = jax.tree.leaves(state, is_leaf=_is_variable)
+        # Each with whether it is a variable: a module may also hold bare arrays, which are constants.
+        self._holders = [(x, _is_variable(x)) for x in jax.tree.leaves(state, is_leaf=_is_variable)]
         self._arrays_treedef = jax.tree.structure(state)
         self._values_treedef = jax.tree.structure(self._read())
         self._compiled_step = jax.jit(self._step)
@@ -150,6 +153,17 @@ class Trainer(abc.ABC):
         self._config, self._device_config = config, jax.device_put(config)
 
     @property
+    def key(self) -> Array:
+        """The random key that every step's own key follows from; an integer may be assigned as a seed."""
+        return jax.random.wrap_key_data(self._key_data, impl=self._key_impl)
+
+    @key.setter
+    def key(self, key: Array | int) -> None:
+        key = jax.random.key(key) if isinstance(key, Integral) else key
+        # As plain numbers: a typed key among the arguments of a compiled function costs more than all else there.
+        self._key_data, self._key_impl = jax.random.key_data(key), jax.random.key_impl(key)
+
+    @property
     def state(self) -> TrainState:
         """The state of now, as arrays; assign one to go on from there."""
         return TrainState(self._read(), np.uint32(self.step))
@@ -174,7 +188,7 @@ class Trainer(abc.ABC):
     def evaluate(self, batch: Any) -> dict[str, float]:
         """The loss and metrics of a batch, with the model in its evaluation mode; nothing changes."""
         batch = self._place(self.prepare(batch))
-        return _floats(self._compiled_evaluate(*self.state, batch, self.key, self._device_config))
+        return self._compiled_evaluate(*self.state, batch, self._key_data, self._device_config).unpack()
 
     def fit(
         self,
@@ -249,16 +263,14 @@ class Trainer(abc.ABC):
 
     def _train_on(self, batch: Any) -> dict[str, float]:
         """One compiled step on a prepared batch. State and metrics are kept once the loss is known to be a number."""
-        state, metrics = self._compiled_step(*self.state, batch, self.key, self._device_config)
-        return self._keep(state, [_floats(metrics)])[0]
+        state, metrics = self._compiled_step(*self.state, batch, self._key_data, self._device_config)
+        return self._keep(state, [metrics.unpack()])[0]
 
     def _train_many(self, data: Any, rows: np.ndarray | None, length: int) -> list[dict[str, float]]:
         """`length` compiled steps in one call: on all of `data`, or step i on its `rows[i]`."""
-        state, metrics = self._compiled_steps(*self.state, data, rows, self.key, self._device_config, length=length)
-        metrics = {name: values.tolist() for name, values in jax.device_get(metrics).items()}
-        return self._keep(
-            state, [dict(zip(metrics, now, strict=True)) for now in zip(*metrics.values(), strict=True)]
-        )
+        arguments = (*self.state, data, rows, self._key_data, self._device_config)
+        state, metrics = self._compiled_steps(*arguments, length=length)
+        return self._keep(state, [dict(zip(metrics.names, now, strict=True)) for now in metrics.values.tolist()])
 
     def _keep(self, state: TrainState, metrics: list[dict[str, float]]) -> list[dict[str, float]]:
         for step, now in enumerate(metrics, start=self.step):
@@ -269,7 +281,11 @@ class Trainer(abc.ABC):
         return metrics
 
     def _step(self, variables, step, batch, key, config):
-        return self.pure_step(TrainState(variables, step), batch, jax.random.fold_in(key, step), config)
+        state, metrics = self.pure_step(TrainState(variables, step), batch, self._step_key(key, step), config)
+        return state, _pack(metrics)
+
+    def _step_key(self, key_data, step):
+        return jax.random.fold_in(jax.random.wrap_key_data(key_data, impl=self._key_impl), step)
 
     def _steps(self, variables, step, data, rows, key, config, length):
         def one(state, chosen):
@@ -281,8 +297,8 @@ class Trainer(abc.ABC):
     def _evaluate(self, variables, step, batch, key, config):
         model, _ = self.merge(TrainState(variables, step))
         model.eval()
-        loss, metrics = self._with_config(config).compute_loss(model, batch, jax.random.fold_in(key, step))
-        return {**metrics, "loss": loss}
+        loss, metrics = self._with_config(config).compute_loss(model, batch, self._step_key(key, step))
+        return _pack({**metrics, "loss": loss})
 
     def _with_config(self, config: Any) -> Trainer:
         """This trainer with another config, traced perhaps: a copy, so that no tracer outlives its trace."""
@@ -291,12 +307,13 @@ class Trainer(abc.ABC):
         return bound
 
     def _read(self) -> list[Any]:
-        return [holder.get_raw_value() if _is_variable(holder) else holder for holder in self._holders]
+        return [holder.get_raw_value() if known else holder for holder, known in self._holders]
 
     def _write(self, values: list[Any]) -> None:
-        for holder, value in zip(self._holders, values, strict=True):
-            if _is_variable(holder):
-                holder.set_raw_value(value)
+        for (holder, known), value in zip(self._holders, values, strict=True):
+            if known:
+                # The trainer's variables are of the outermost trace: to check that takes longer than the write.
+                holder.set_raw_value(value, _unsafe_bypass_check=True)
 
     def _place(self, batch: Any) -> Any:
         return batch if self.mesh is None else shard_rows(batch, self.mesh)
@@ -306,8 +323,24 @@ def _is_variable(x: Any) -> bool:
     return isinstance(x, nnx.Variable)
 
 
-def _floats(metrics: Metrics) -> dict[str, float]:
-    return {name: float(value) for name, value in jax.device_get(metrics).items()}
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Packed:
+    """Metrics as one array: it comes to the host in one piece, which many scalars would not."""
+
+    values: Array
+    names: tuple[str, ...] = dataclasses.field(metadata={"static": True})
+
+    def unpack(self) -> dict[str, float]:
+        return dict(zip(self.names, self.values.tolist(), strict=True))
+
+
+def _pack(metrics: Metrics) -> _Packed:
+    shapes = {name: jnp.shape(value) for name, value in metrics.items() if jnp.shape(value)}
+    if shapes:
+        raise ValueError(f"metrics: got shapes {shapes}, needs scalars")
+    dtype = jnp.float64 if jnp.asarray(metrics["loss"]).dtype == jnp.float64 else jnp.float32
+    return _Packed(jnp.stack([jnp.asarray(value).astype(dtype) for value in metrics.values()]), tuple(metrics))
 
 
 def _call(callbacks: Sequence[Any], hook: str, *arguments: Any) -> None:

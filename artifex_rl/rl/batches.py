@@ -44,6 +44,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "ref_rejected_log_probs": ("reference_rejected_log_probs",),
 }
 
+_ALL_NAMES = {key for name, others in ALIASES.items() for key in (name, *others)}
+
 
 @jax.tree_util.register_static
 class StaticInt(int):
@@ -102,10 +104,9 @@ def read_batch(batch: Any, required: Sequence[str], optional: Sequence[str] = ()
     if missing:
         has = ", ".join(map(repr, batch)) or "nothing"
         raise ValueError(f"batch: needs {_listed(missing)}; it has {has}")
-    known = {key for name in (*required, *optional) for key in (name, *ALIASES.get(name, ()))}
-    everything = {key for name, others in ALIASES.items() for key in (name, *others)}
-    for key in given.keys() - used - everything:
-        close = difflib.get_close_matches(str(key), sorted(known), n=1, cutoff=0.8)
+    for key in given.keys() - used - _ALL_NAMES:
+        known = [key for name in (*required, *optional) for key in (name, *ALIASES.get(name, ()))]
+        close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.8)
         if close:
             raise ValueError(f"batch: got the unknown key {key!r}, needs {close[0]!r} if that is what it is")
     return read
