@@ -32,6 +32,7 @@ __version__ = "0.1.0"
 #: Where the names live that need flax.nnx, whose import takes longer than all of the above: they come when asked for.
 _LAZY = {
     "Evaluation": "rl.policies",
+    "PPOTrainer": "rl.ppo",
     "Policy": "rl.policies",
     "REINFORCETrainer": "rl.reinforce",
     "SequencePolicy": "rl.policies",
@@ -46,6 +47,7 @@ __all__ = [
     "Evaluation",
     "GRPOConfig",
     "PPOConfig",
+    "PPOTrainer",
     "Policy",
     "REINFORCEConfig",
     "REINFORCETrainer",

@@ -1,0 +1,143 @@
+"""What PPO does with trajectories: they are collected, checked on the host, written as responses, cut in parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float
+
+from artifex_rl.envs.rollout import rollout
+from artifex_rl.rl.batches import check_finite, check_shape
+from artifex_rl.rl.policies import as_policy
+from artifex_rl.rl.trainer import masked_mean
+
+
+def collect_trajectory(
+    env: Any, model: nnx.Module, key: Array, num_steps: int, num_envs: int | None = None, state: Any = None
+) -> tuple[dict[str, Array], Any]:
+    """Act with the model, and ask its critic about every state, also about those that a step reached.
+
+    Pure: inside `jax.jit`, with `PPOTrainer.pure_step`, a whole training run is one compiled loop.
+
+    Args:
+        env: has pure `reset(key)`, `step(state, action)` and `observe(state)`, as `CartPole` has.
+        model: a policy with a critic, such as a module that returns logits and values.
+        key: a JAX random key.
+        num_steps: T ≥ 1.
+        num_envs: N ≥ 1 environments side by side. None: one, without an axis for it.
+        state: where to go on from, the second result of the call before. None: fresh episodes.
+
+    Returns:
+        A batch for `PPOTrainer`, arrays of `(T,)` or `(T, N)`, and where the environments stand now. "next_values"
+        are those of the states reached *before* any reset, so that a time limit costs nothing (Pardo et al., 2018).
+
+    Raises:
+        ValueError: the model has no critic, or an argument does not fit; see `rollout`.
+    """
+    policy = as_policy(model)
+
+    def act(observation, key):
+        action, log_prob = policy.sample(observation[None], key)
+        return action[0], log_prob[0]
+
+    seen = rollout(env, act, key, num_steps, num_envs, state)
+
+    def criticise(observations):
+        axes = seen.rewards.ndim
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[axes:]), (observations, seen.actions))
+        values = policy.evaluate(*flat).values
+        if values is None:
+            raise ValueError(f"model: {type(model).__name__} has no critic, needs to return logits and values")
+        return values.reshape(seen.rewards.shape)
+
+    batch = {name: getattr(seen, name) for name in ("observations", "actions", "rewards", "log_probs")}
+    batch |= {"values": criticise(seen.observations), "next_values": criticise(seen.next_observations)}
+    batch |= {"dones": seen.dones, "truncations": seen.truncations}
+    return batch, seen.final_state
+
+
+def episode_returns(rewards: ArrayLike, dones: ArrayLike) -> Float[np.ndarray, "E"]:
+    """Undiscounted return of every episode that ended, in the order in which they did; not for compiled code.
+
+    Args:
+        rewards: `(T,)` or `(T, N)`, from the first step of an episode on.
+        dones: like `rewards`; true where step t was the last of its episode.
+    """
+    rewards, dones = np.asarray(rewards, np.float64), np.asarray(dones, bool)
+    streams = rewards.reshape(len(rewards), -1), dones.reshape(len(dones), -1)
+    ended = []
+    for reward, done in zip(streams[0].T, streams[1].T, strict=True):
+        ends = np.flatnonzero(done)
+        ended += zip(ends, np.diff(np.cumsum(reward)[ends], prepend=0.0), strict=True)
+    return np.array([total for _, total in sorted(ended, key=lambda pair: pair[0])])
+
+
+def response_as_episode(
+    rewards: Float[Array, "B *T"], mask: Bool[Array, "B T"]
+) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
+    """Rewards and dones of responses as of episodes of tokens: each ends, and is paid if `(B,)`, with its last."""
+    last = mask & (jnp.cumsum(mask[:, ::-1], axis=1)[:, ::-1] == 1)
+    return (jnp.where(last, rewards[:, None], 0.0) if rewards.ndim == 1 else rewards), last
+
+
+def cut_evenly(num_rows: int, num_parts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions `(parts, size)` of parts that differ by at most one in length, and which of them are no padding."""
+    parts = np.array_split(np.arange(num_rows), min(num_parts, num_rows))
+    size = len(parts[0])
+    return np.stack([np.resize(part, size) for part in parts]), np.arange(size) < [[len(part)] for part in parts]
+
+
+def explained_variance(
+    values: Float[Array, "*B"], returns: Float[Array, "*B"], mask: Bool[Array, "*B"] | None = None
+) -> Float[Array, ""]:
+    """How much of what states were worth the critic foresaw: 1 − Var(R − V) / Var(R); 0 where R does not vary."""
+
+    def variance(x):
+        return masked_mean((x - masked_mean(x, mask)) ** 2, mask)
+
+    total = variance(returns)
+    return jnp.where(total > 0, 1 - variance(returns - values) / jnp.where(total > 0, total, 1.0), 0.0)
+
+
+def is_unfinished(batch: dict[str, Any]) -> bool:
+    """Whether a checked batch ends within an episode and does not say what the state after it is worth."""
+    known = "last_value" in batch or "next_values" in batch or len(batch["values"]) > len(batch["rewards"])
+    return not (known or batch["dones"][-1].all())
+
+
+def check_values(batch: dict[str, Any], sequential: bool) -> dict[str, Any]:
+    """What `check_experience` has checked, with "values" and "next_values" as finite floats of the right shape.
+
+    What the mask leaves out becomes 0: nothing there, be it NaN, reaches compiled code.
+
+    Raises:
+        ValueError: something does not fit; the message names the key, what it got, and what it needs.
+    """
+    batch, shape, mask = dict(batch), batch["rewards"].shape, batch.get("mask")
+    if sequential:
+        for name in {"truncations", "next_values", "last_value"} & batch.keys():
+            raise ValueError(f"{name}: got one, needs none: a response is an episode that ends with its last token")
+        shape = np.shape(batch["log_probs"])
+        check_shape("values", batch["values"], shape)
+    else:
+        check_shape("values", batch["values"], shape, (shape[0] + 1, *shape[1:]))
+    if "truncations" in batch and "next_values" not in batch:
+        raise ValueError(
+            "next_values: got none, needs the value of the state that each step reached, because truncations is given"
+        )
+    if "last_value" in batch and np.shape(batch["values"]) != shape:
+        raise ValueError(f"last_value: got one beside values of shape {np.shape(batch['values'])}, needs one of them")
+    if "next_values" in batch:
+        check_shape("next_values", batch["next_values"], shape)
+    for name in ("rewards", "values", "next_values"):
+        if name in batch:
+            array = np.asarray(batch[name])
+            counts = mask if mask is not None and mask.shape == array.shape else np.ones(array.shape, bool)
+            check_finite(name, array, counts)
+            batch[name] = np.where(counts, array.astype(np.result_type(array, np.float32)), np.float32(0))
+    return batch
