@@ -171,6 +171,12 @@ def test_a_clip_keeps_what_is_inside_and_may_have_one_side():
     close(ClippedReward(first, 0.25, 0.25)(samples), [0.25] * 5)
 
 
+def test_a_scale_is_1_and_a_clip_from_minus_1_to_1_unless_told():
+    samples = features(-5.0, 0.25, 5.0)
+    equal(ScaledReward(first)(samples), samples[:, 0])
+    equal(ClippedReward(first)(samples), [-1, 0.25, 1])
+
+
 @given(vectors, finite, finite)
 def test_scaling_is_linear_and_a_composite_of_scales_is_a_scale(values, a, b):
     samples = features(*values)
