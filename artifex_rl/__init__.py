@@ -31,7 +31,9 @@ __version__ = "0.1.0"
 
 #: Where the names live that need flax.nnx, whose import takes longer than all of the above: they come when asked for.
 _LAZY = {
+    "DPOTrainer": "rl.dpo",
     "Evaluation": "rl.policies",
+    "GRPOTrainer": "rl.grpo",
     "PPOTrainer": "rl.ppo",
     "Policy": "rl.policies",
     "REINFORCETrainer": "rl.reinforce",
@@ -43,9 +45,11 @@ _LAZY = {
 __all__ = [
     "Categorical",
     "DPOConfig",
+    "DPOTrainer",
     "DiagonalGaussian",
     "Evaluation",
     "GRPOConfig",
+    "GRPOTrainer",
     "PPOConfig",
     "PPOTrainer",
     "Policy",
