@@ -185,8 +185,8 @@ def _draw_fade(axes, fade, ylabel, title):
 
 def _mark_ends(axes, dones):
     """A thin vertical line where an episode ends."""
-    for i, end in enumerate(np.flatnonzero(np.asarray(dones))):
-        axes.axvline(end + 0.5, color="#888888", lw=1.0, ls=":", label="_" if i else "_end of an episode")
+    for end in np.flatnonzero(np.asarray(dones)):
+        axes.axvline(end + 0.5, ymax=0.87, color="#888888", lw=1.0, ls=":")  # below the legend
 
 
 def _padded(low, high):
