@@ -17,7 +17,6 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array
@@ -69,7 +68,9 @@ class Trainer(abc.ABC):
         mesh: jax.sharding.Mesh | None = None,
     ):
         _check_parts(model, optimizer)
-        self.model, self.optimizer, self.mesh = model, optimizer, mesh
+        self.model, self.optimizer = model, optimizer
+        # Of automatic axes: JAX then finds out by itself how each array inside the step is to be split.
+        self.mesh = None if mesh is None else jax.sharding.Mesh(mesh.devices, mesh.axis_names)
         self.config = config
         self.key = key
         self.step = 0
@@ -114,7 +115,8 @@ class Trainer(abc.ABC):
         model, optimizer = self.merge(state)
         loss_and_grads = nnx.value_and_grad(self.compute_loss, argnums=nnx.DiffState(0, optimizer.wrt), has_aux=True)
         (loss, metrics), grads = loss_and_grads(model, batch, key)
-        grad_norm = optax.global_norm(grads)
+        squares = [jnp.sum(jnp.square(grad), dtype=jnp.float32) for grad in jax.tree.leaves(grads)]
+        grad_norm = jnp.sqrt(jnp.stack(squares).sum())
         if max_grad_norm is not None:
             scale = jnp.minimum(1.0, max_grad_norm / jnp.maximum(grad_norm, 1e-12))
             grads = jax.tree.map(lambda grad: grad * scale.astype(grad.dtype), grads)

@@ -67,7 +67,7 @@ def test_a_module_that_returns_logits_or_a_distribution_with_or_without_values_i
     "make", [lambda h: {"logits": h}, lambda h: None, lambda h: (h, h, h), lambda h: (h, "v"), lambda h: h > 0]
 )
 def test_a_module_that_returns_something_else_is_an_error_that_says_what(make):
-    with pytest.raises(TypeError, match="Returns returned .*, needs logits, a distribution, or a pair"):
+    with pytest.raises(TypeError, match=r"Returns returned .*, needs logits, a distribution, or a pair"):
         as_policy(Returns(make)).sample(OBSERVATIONS, jax.random.key(0))
 
 
