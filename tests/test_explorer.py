@@ -1,4 +1,4 @@
-"""The explorer without a browser: what it refuses, what it sends to the page, and that it is the library's own maths."""
+"""The explorer without a browser: what it refuses, what it sends to the page, and whose maths it is."""
 
 import base64
 import json
@@ -155,7 +155,7 @@ def test_knobs_link_with_other_widgets():
     link.unlink()
 
 
-# What is drawn is the library's own --------------------------------------------------------------------------------
+# What is drawn is the library's own ----
 
 
 @pytest.mark.parametrize("knobs", [{}, {"gamma": 0.5}, {"gamma": 1, "gae_lambda": 0}, {"gamma": 0, "gae_lambda": 1}])
@@ -299,7 +299,7 @@ def test_a_fingerprint_sees_the_order_of_points():
     assert digest[0] != digest[1]
 
 
-# Errors in a curve function -------------------------------------------------------------------------------------------
+# Errors in a curve function ----
 
 
 def test_an_error_is_raised_and_shown_and_nothing_moves():
@@ -351,7 +351,7 @@ def test_an_error_while_the_page_asks_is_shown_in_the_widget():
     assert explorer._error == "ValueError: broken while dragging"
 
 
-# Pieces that do not fit -------------------------------------------------------------------------------------------------
+# Pieces that do not fit ----
 
 
 def test_pieces_that_do_not_fit_are_named():
@@ -389,7 +389,7 @@ def test_a_curve_that_is_not_finite_has_gaps():
     assert "gaps 5" in explorer.fingerprint()
 
 
-# Between kernel and page --------------------------------------------------------------------------------------------------
+# Between kernel and page ----
 
 
 def test_the_page_gets_frame_and_strips_for_where_it_stands():

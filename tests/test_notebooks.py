@@ -148,7 +148,7 @@ def test_a_lesson_has_the_course_s_shape(path):
     cells = read(path).cells
     first = cells[0].source
     assert first.startswith("# ") and "What" not in first.splitlines()[0]
-    assert f"mybinder.org/v2/gh/artifex-rl/artifex_rl/HEAD?urlpath=lab/tree/notebooks/{path.name}" in first
+    assert f"mybinder.org/v2/gh/artifex-rl/artifex_rl/HEAD?labpath=notebooks%2F{path.name}" in first
     for part in ("Afterwards you can", "You need", "minutes"):
         assert part in first, part
     text = prose(path)
