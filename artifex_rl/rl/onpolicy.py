@@ -80,9 +80,10 @@ def episode_returns(rewards: ArrayLike, dones: ArrayLike) -> Float[np.ndarray, "
 def response_as_episode(
     rewards: Float[Array, "B *T"], mask: Bool[Array, "B T"]
 ) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
-    """Rewards and dones of responses as of episodes of tokens: each ends, and is paid if `(B,)`, with its last."""
-    last = mask & (jnp.cumsum(mask[:, ::-1], axis=1)[:, ::-1] == 1)
-    return (jnp.where(last, rewards[:, None], 0.0) if rewards.ndim == 1 else rewards), last
+    """Rewards and dones of responses as of episodes of tokens: each is over, and is paid if `(B,)`, with its last."""
+    to_come = jnp.cumsum(mask[:, ::-1], axis=1)[:, ::-1]  # tokens from here on
+    paid = jnp.where(mask & (to_come == 1), rewards[:, None], 0.0) if rewards.ndim == 1 else rewards
+    return paid, to_come <= 1
 
 
 def cut_evenly(num_rows: int, num_parts: int) -> tuple[np.ndarray, np.ndarray]:
