@@ -77,7 +77,8 @@ def test_a_step_is_what_nnx_and_optax_would_do_by_hand():
         metrics = trainer.train_step(batch)
         np.testing.assert_allclose([metrics["loss"], metrics["grad_norm"]], [loss, norm], rtol=1e-5)
         assert all(type(value) is float for value in metrics.values()) and metrics["error"] == metrics["loss"]
-    # Not the linear bias: what follows it subtracts the mean, and its gradient is rounding noise around 0; nor the running mean, which holds it.
+    # Not the linear bias, nor the running mean that holds it: what follows subtracts the mean, so that the gradient
+    # of the bias is rounding noise around 0.
     for part in ("linear.kernel", "norm.scale", "norm.bias", "norm.var"):
         get = operator.attrgetter(part)
         np.testing.assert_allclose(get(trainer.model)[...], get(model)[...], rtol=1e-4)

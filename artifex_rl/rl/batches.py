@@ -105,8 +105,7 @@ def read_batch(batch: Any, required: Sequence[str], optional: Sequence[str] = ()
         has = ", ".join(map(repr, batch)) or "nothing"
         raise ValueError(f"batch: needs {_listed(missing)}; it has {has}")
     for key in given.keys() - used - _ALL_NAMES:
-        known = [key for name in (*required, *optional) for key in (name, *ALIASES.get(name, ()))]
-        close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.8)
+        close = difflib.get_close_matches(str(key), (*required, *optional), n=1, cutoff=0.8)
         if close:
             raise ValueError(f"batch: got the unknown key {key!r}, needs {close[0]!r} if that is what it is")
     return read

@@ -53,6 +53,8 @@ class Categorical:
 
     def log_prob(self, actions: Int[Array, "*B"]) -> Float[Array, "*B"]:
         """Actions out of range cannot be seen under `jit`; `check_actions` sees them before."""
+        if not jnp.issubdtype(actions.dtype, jnp.integer):
+            raise TypeError(f"actions: got {actions.dtype}, needs integers: one of {self.logits.shape[-1]} actions")
         return jnp.take_along_axis(self.log_probs, actions[..., None], axis=-1)[..., 0]
 
     def entropy(self) -> Float[Array, "*B"]:
