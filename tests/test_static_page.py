@@ -108,15 +108,7 @@ def test_sliders_moved_one_after_another_show_what_is_drawn(browser, saved, kind
                     assert said == other.format(shown[other.name]) == explorer.locator("output").nth(k).inner_text()
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        ReturnsExplorer,
-        pytest.param(AdvantageExplorer, marks=pytest.mark.xfail(strict=True, reason="the slider snaps back")),
-        pytest.param(ClipExplorer, marks=pytest.mark.xfail(strict=True, reason="the slider snaps back")),
-    ],
-    ids=lambda kind: kind.__name__,
-)
+@every_explorer
 def test_arrow_keys_still_move_a_slider_on_the_grid(browser, saved, kind):
     """One press goes at least one stop in its direction, though the next frame may be several stops away."""
     expected = kind()
@@ -197,7 +189,6 @@ def test_text_and_axes_stand_out_in_either_colour_scheme(browser, saved, scheme)
             assert max(inks) < 0.3
 
 
-@pytest.mark.xfail(strict=True, reason="every module numbers its drawings from 0, so that ids are not unique")
 def test_explorers_in_one_page_do_not_disturb_each_other(browser, tmp_path):
     """Two different ones, and one of them a second time."""
     first, second = AdvantageExplorer(), ReturnsExplorer()

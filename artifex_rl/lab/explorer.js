@@ -26,9 +26,8 @@ function element(tag, attributes = {}, ...children) {
 }
 
 /* Ids of the drawing are made unique, or two explorers on a page would clip and mark with each other's. */
-let drawings = 0;
 function drawing(svg) {
-  const prefix = `artifex${drawings++}-`;
+  const prefix = `artifex${Math.random().toString(36).slice(2)}-`; // not a count: a page may hold this module twice
   const holder = element("div");
   holder.innerHTML = svg.replace(/(\bid="|url\(#|href="#)/g, `$1${prefix}`);
   return [holder.firstElementChild, (id) => holder.querySelector(`[id="${prefix}${id}"]`)];
@@ -68,13 +67,16 @@ function render({ model, el }) {
   const standing = () => controls.map((control) => nearest(control, model.get(control.name)));
   const knobs = (at) => Object.fromEntries(controls.map((control, k) => [control.name, control.stops[at[k]]]));
 
+  let keyed = false; // whether the slider in hand is moved by keys
+
   const sliders = controls.map((control, k) => {
     const input = element("input", { type: "range", min: 0, max: control.stops.length - 1, step: 1, "aria-label": control.label });
     const output = element("output");
     input.addEventListener("input", () => move(k, +input.value));
     for (const event of ["change", "focus", "pointerenter"]) input.addEventListener(event, () => refreshSoon(event === "change"));
     // JupyterLab's command mode would take the arrow keys from a focused slider.
-    input.addEventListener("keydown", (event) => event.stopPropagation());
+    input.addEventListener("keydown", (event) => { keyed = true; event.stopPropagation(); });
+    input.addEventListener("pointerdown", () => { keyed = false; });
     const row = element("label", { class: "control", title: control.help }, element("span", {}, control.label), input, output);
     return { input, output, row };
   });
@@ -140,6 +142,13 @@ function render({ model, el }) {
   /* Drawing -------------------------------------------------------------------------------------------------- */
 
   function move(k, index) {
+    const at = standing();
+    const before = at[k];
+    at[k] = index;
+    if (keyed && grid && !lookUp(at)) { // a key goes on to the grid's next stop; the nearest may be where it stood
+      const stops = grid.stops[k];
+      index = index > before ? stops.find((stop) => stop >= index) : stops.findLast((stop) => stop <= index);
+    }
     model.set(controls[k].name, controls[k].stops[index]);
     model.save_changes();
   }
