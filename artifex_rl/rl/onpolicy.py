@@ -61,6 +61,50 @@ def collect_trajectory(
     return batch, seen.final_state
 
 
+def train_in_environment(
+    trainer: Any,
+    state: Any,
+    env: Any,
+    key: Array,
+    config: Any,
+    *,
+    num_updates: int,
+    num_steps: int,
+    num_envs: int,
+    env_state: Any = None,
+) -> tuple[Any, Any, dict[str, Array]]:
+    """Collect and update by turns: a run of PPO as a pure function, for `jit` and `vmap`.
+
+    Args:
+        trainer: a `PPOTrainer`; it says how to update, and stays as it is.
+        state: where to start, `trainer.state`.
+        env: see `collect_trajectory`.
+        key: a JAX random key.
+        config: the trainer's, or another; its numbers may be traced.
+        num_updates: U ≥ 1, how often.
+        num_steps: T of each trajectory.
+        num_envs: N environments side by side.
+        env_state: where they stand, the second result of the call before. None: fresh episodes.
+
+    Returns:
+        The state afterwards, to be assigned to `trainer.state`; where the environments stand now; and what was seen:
+        each metric `(U,)`, and "rewards" and "dones" of the run, `(U·T, N)`, for `episode_returns`.
+    """
+
+    def turn(carry, key):
+        state, envs = carry
+        collect_key, update_key = jax.random.split(key)
+        batch, envs = collect_trajectory(env, trainer.merge(state)[0], collect_key, num_steps, num_envs, envs)
+        state, metrics = trainer.pure_step(state, batch, update_key, config)
+        return (state, envs), metrics | {"rewards": batch["rewards"], "dones": batch["dones"]}
+
+    reset_key, key = jax.random.split(key)
+    if env_state is None:
+        env_state = jax.vmap(env.reset)(jax.random.split(reset_key, num_envs))
+    (state, env_state), seen = jax.lax.scan(turn, (state, env_state), jax.random.split(key, num_updates))
+    return state, env_state, seen | {name: seen[name].reshape(-1, num_envs) for name in ("rewards", "dones")}
+
+
 def episode_returns(rewards: ArrayLike, dones: ArrayLike) -> Float[np.ndarray, "E"]:
     """Undiscounted return of every episode that ended, in the order in which they did; not for compiled code.
 
