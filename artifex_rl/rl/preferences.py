@@ -106,7 +106,7 @@ def _read_lengths(
         try:
             mask = read_mask(marks, scored)
         except ValueError as error:
-            raise ValueError(f"{side}_{error}") from None
+            raise ValueError(f"{side}_{error}".replace("beside mask", f"beside {side}_mask")) from None
         if len(scored) == 1:
             mask = None if mask is None else mask[:, None]
         full = np.full(scored[0], scored[1] if len(scored) == 2 else 1)
