@@ -347,6 +347,9 @@ def test_ways_to_say_what_the_last_state_is_worth():
     assert_trees_close(results[1:], [results[0]] * 2, atol=1e-6)
     with pytest.warns(UserWarning, match="counts as terminal"):
         terminal = advantages_of(trainer, batch)
+    streams = make_batch(STEPS, 2, dones=np.zeros((STEPS, 2)), last_value=np.array([2.5, -1.0]))
+    alone = {name: value[..., 1] if np.ndim(value) < 3 else value[:, 1] for name, value in streams.items()}
+    np.testing.assert_allclose(advantages_of(trainer, streams)[1::2], advantages_of(trainer, alone), atol=1e-6)
     assert results[0][-1] - terminal[-1] == pytest.approx(0.99 * 2.5, rel=1e-5)
     trainer.train_step(longer)
 
@@ -609,7 +612,7 @@ BAD = {
     "probabilities": ({"log_probs": np.full(STEPS, 0.3)}, ("log_probs", "logarithms")),
     "-inf log-prob": ({"log_probs": np.full(STEPS, -np.inf)}, ("log_probs", "inf", "finite")),
     "action out of range": ({"actions": np.full(STEPS, ACTIONS)}, ("actions", "3", "0 to 2")),
-    "action as a float": ({"actions": np.full(STEPS, 0.5)}, ("actions", "integer")),
+    "action as a float": ({"actions": np.full(STEPS, 0.5)}, ("actions", "integers")),
     "NaN reward": ({"rewards": np.full(STEPS, np.nan)}, ("rewards", "nan", "finite")),
     "rewards (T, 1)": ({"rewards": np.zeros((STEPS, 1))}, ("rewards", "(12, 1)", "(12,)")),
     "observations too short": ({"observations": np.zeros((STEPS - 1, FEATURES))}, ("observations", "(11, 4)")),

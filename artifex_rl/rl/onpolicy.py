@@ -155,6 +155,16 @@ def is_unfinished(batch: dict[str, Any]) -> bool:
     return not (known or batch["dones"][-1].all())
 
 
+def complete_values(batch: dict[str, Any]) -> dict[str, Any]:
+    """A checked batch of experience with "values" and "next_values" like its rewards, in whatever way it had them."""
+    batch, steps = dict(batch), len(batch["rewards"])
+    values, last = batch["values"], batch.pop("last_value", np.float32(0))
+    if len(values) == steps:
+        last = np.broadcast_to(np.asarray(last, values.dtype), values.shape[1:])
+        values = np.concatenate([values, last[None]])
+    return batch | {"values": values[:steps], "next_values": batch.get("next_values", values[1:])}
+
+
 def check_values(batch: dict[str, Any], sequential: bool) -> dict[str, Any]:
     """What `check_experience` has checked, with "values" and "next_values" as finite floats of the right shape.
 

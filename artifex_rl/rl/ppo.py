@@ -12,8 +12,8 @@ from jaxtyping import Array
 
 from artifex_rl.configs import PPOConfig
 from artifex_rl.loop import take_rows
+from artifex_rl.rl import onpolicy
 from artifex_rl.rl.losses import compute_clipped_surrogate_loss, compute_value_loss, estimate_kl
-from artifex_rl.rl.onpolicy import check_values, cut_evenly, explained_variance, is_unfinished, response_as_episode
 from artifex_rl.rl.returns import compute_gae_advantages, normalize_advantages
 from artifex_rl.rl.trainer import RLTrainer, masked_mean, warn_caller
 from artifex_rl.trainer import Metrics, TrainState
@@ -88,7 +88,7 @@ class PPOTrainer(RLTrainer):
         """Algorithm 1's inner loop: K epochs of minibatches on the advantages of one batch."""
         rows, metrics = self.estimate_advantages(batch)
         num_rows = len(rows["advantages"])
-        slots, is_real = cut_evenly(num_rows, self.config.num_minibatches)
+        slots, is_real = onpolicy.cut_evenly(num_rows, self.config.num_minibatches)
 
         def minibatch(carry, now):
             (state, stopped), (chosen, real, key) = carry, now
@@ -115,30 +115,31 @@ class PPOTrainer(RLTrainer):
         rewards, values, dones = (jnp.asarray(batch[name]) for name in ("rewards", "values", "dones"))
         mask = jnp.asarray(batch.get("mask", np.ones(np.shape(batch["log_probs"]), bool)))
         metrics = {"mean_reward": masked_mean(rewards, mask if mask.shape == rewards.shape else None)}
-        more = {name: batch[name] for name in ("truncations", "next_values", "last_value") if name in batch}
         discounts = self.config.gamma, self.config.gae_lambda
         if self.sequential:
-            rewards, dones = response_as_episode(rewards, mask)
+            rewards, dones = onpolicy.response_as_episode(rewards, mask)
             advantages = compute_gae_advantages(rewards.T, values.T, dones.T, *discounts).T
         else:
-            advantages = compute_gae_advantages(rewards, values, dones, *discounts, **more)
-        values = values[: len(advantages)]
+            reached = batch.get("truncations"), batch["next_values"]
+            advantages = compute_gae_advantages(rewards, values, dones, *discounts, *reached)
         rows = {name: batch[name] for name in ("observations", "actions", "log_probs")}
         rows |= {"values": values, "advantages": advantages, "returns": advantages + values, "mask": mask}
         metrics["advantage_mean"] = masked_mean(advantages, mask)
-        metrics["explained_variance"] = explained_variance(values, rows["returns"], mask)
+        metrics["explained_variance"] = onpolicy.explained_variance(values, rows["returns"], mask)
         axes = self.batch_axes(batch)
         return jax.tree.map(lambda x: jnp.asarray(x).reshape(-1, *x.shape[axes:]), rows), metrics
 
     def prepare(self, batch: Any) -> dict[str, Any]:
         """The checks of every batch, those of the values, and the warnings."""
-        batch = check_values(super().prepare(batch), self.sequential)
+        batch = onpolicy.check_values(super().prepare(batch), self.sequential)
         if self.specification(batch).values is None:
             warn_caller(self, "the model has no critic: the values given stay as they are, and none is trained")
-        if not self.sequential and is_unfinished(batch):
+        if self.sequential:
+            return batch
+        if onpolicy.is_unfinished(batch):
             warn_caller(
                 self,
                 "dones: the last step is not done and values has no entry for the state after it, so that state "
                 "counts as terminal, worth 0; pass last_value, or dones=1 for independent samples",
             )
-        return batch
+        return onpolicy.complete_values(batch)
