@@ -1,0 +1,579 @@
+"""GRPO: one step against a step written by hand, the claims of its docstring, bad batches, and that it learns."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from refusals import assert_refused
+
+from artifex_rl import (
+    DiagonalGaussian,
+    GRPOConfig,
+    GRPOTrainer,
+    REINFORCEConfig,
+    REINFORCETrainer,
+    SequencePolicy,
+)
+from artifex_rl.models import MLP
+
+PROMPTS, GROUP, TOKENS, VOCABULARY = 3, 4, 3, 5
+ROWS = PROMPTS * GROUP
+
+
+class Writer(nnx.Module):
+    """A causal network over tokens: it sees the first token, the last one, and where it is."""
+
+    def __init__(self, prompts, length, vocabulary, hidden, *, rngs):
+        self.prompts, self.length = prompts, length
+        self.mlp = MLP(2 * prompts + length, [hidden], vocabulary, rngs=rngs)
+
+    def __call__(self, tokens):
+        seen = jax.nn.one_hot(tokens, self.prompts)
+        first = jnp.broadcast_to(seen[:, :1], seen.shape)
+        where = jnp.broadcast_to(jnp.eye(self.length)[None, : tokens.shape[1]], (*tokens.shape, self.length))
+        return self.mlp(jnp.concatenate([first, seen, where], axis=-1))
+
+
+class Gaussian(nnx.Module):
+    def __init__(self, *, rngs):
+        self.mlp = MLP(2, [4], 3, rngs=rngs)
+        self.log_std = nnx.Param(jnp.zeros(3))
+
+    def __call__(self, x):
+        return DiagonalGaussian(self.mlp(x), self.log_std[...])
+
+
+def writer(seed=0):
+    network = Writer(VOCABULARY, TOKENS + 1, VOCABULARY, 8, rngs=nnx.Rngs(seed))
+    return SequencePolicy(network, max_length=TOKENS)
+
+
+def make(model, optimizer=None, reference_model=None, **settings):
+    optimizer = nnx.Optimizer(model, optimizer or optax.adam(1e-2), wrt=nnx.Param)
+    return GRPOTrainer(model, optimizer, GRPOConfig(**settings), reference_model=reference_model)
+
+
+def single_actions(seed=0):
+    """Twelve samples for three prompts, one action each, with log-probabilities of an older policy."""
+    rng = np.random.default_rng(seed)
+    return {
+        "observations": np.repeat(rng.normal(size=(PROMPTS, 2)), GROUP, axis=0).astype(np.float32),
+        "actions": rng.integers(0, VOCABULARY, ROWS),
+        "rewards": rng.normal(size=ROWS).astype(np.float32),
+        "log_probs": np.log(rng.uniform(0.1, 0.4, ROWS)).astype(np.float32),
+    }
+
+
+def responses(seed=0):
+    """Twelve responses of one to three tokens."""
+    rng = np.random.default_rng(seed)
+    return {
+        "observations": np.repeat(rng.integers(0, VOCABULARY, (PROMPTS, 1)), GROUP, axis=0),
+        "actions": rng.integers(0, VOCABULARY, (ROWS, TOKENS)),
+        "rewards": rng.normal(size=ROWS).astype(np.float32),
+        "log_probs": np.log(rng.uniform(0.1, 0.4, (ROWS, TOKENS))).astype(np.float32),
+        "lengths": rng.integers(1, TOKENS + 1, ROWS),
+        "ref_log_probs": np.log(rng.uniform(0.1, 0.4, (ROWS, TOKENS))).astype(np.float32),
+    }
+
+
+def on_policy(trainer, batch):
+    policy = trainer.evaluate_actions(trainer.model, batch["observations"], batch["actions"])
+    return {**batch, "log_probs": policy.log_probs}
+
+
+def parameters(model):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))]
+
+
+def assert_same_parameters(one, other, **tolerance):
+    for a, b in zip(parameters(one), parameters(other), strict=True):
+        np.testing.assert_allclose(a, b, **tolerance)
+
+
+# One step, by hand
+
+
+def step_by_hand(model, batch, config, reference=None):
+    """DeepSeekMath's equation 3 and its variants, response by response, with NumPy for all that is constant."""
+    lengths = batch.get("lengths", np.full(ROWS, TOKENS))
+    rewards = np.asarray(batch["rewards"], np.float64)
+    if rewards.ndim == 2:
+        rewards = np.array(
+            [sum(config.gamma**t * r[t] for t in range(n)) for r, n in zip(rewards, lengths, strict=True)]
+        )
+    advantages = np.empty(ROWS)
+    for start in range(0, ROWS, GROUP):
+        group = rewards[start : start + GROUP]
+        scale = {"group": group.std(), "batch": rewards.std(), "none": 1.0}[config.advantage_scale]
+        advantages[start : start + GROUP] = (group - group.mean()) / scale
+    low, high = config.clip_param, config.clip_param_high or config.clip_param
+
+    def tables_of(model):
+        return jax.nn.log_softmax(model.network(np.concatenate([batch["observations"], batch["actions"]], axis=1)))
+
+    held = None if reference is None else tables_of(reference)
+
+    def loss(model):
+        terms, tables = [], tables_of(model)
+        for i, n in enumerate(lengths):
+            table = tables[i, :n]
+            new = table[jnp.arange(n), batch["actions"][i, :n]]
+            ratio = jnp.exp(new - batch["log_probs"][i, :n])
+            if config.ratio_level == "sequence":
+                ratio = jnp.full(n, jnp.prod(ratio) ** (1 / n))
+            surrogate = jnp.minimum(ratio * advantages[i], jnp.clip(ratio, 1 - low, 1 + high) * advantages[i])
+            d = new - batch["ref_log_probs"][i, :n] if "ref_log_probs" in batch else 0 * new
+            if config.kl_estimator == "exact":
+                kl = jnp.sum(jnp.exp(table) * (table - held[i, :n]), axis=1)
+            else:
+                kl = {"k1": d, "k2": d**2 / 2, "k3": jnp.exp(-d) - 1 + d}[config.kl_estimator]
+            entropy = -jnp.sum(jnp.exp(table) * table, axis=1)
+            terms.append(-surrogate + config.beta * kl - config.entropy_coeff * entropy)
+        if config.loss_aggregation == "sequence":
+            return sum(term.mean() for term in terms) / ROWS
+        divisor = ROWS * (config.max_length or TOKENS) if config.loss_aggregation == "constant" else sum(lengths)
+        return sum(term.sum() for term in terms) / float(divisor)
+
+    value, grads = nnx.jit(nnx.value_and_grad(loss))(model)
+    optimizer = nnx.Optimizer(model, optax.sgd(1.0), wrt=nnx.Param)
+    optimizer.update(model, grads)
+    return value, optax.tree.norm(grads)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"advantage_scale": "batch", "loss_aggregation": "token", "clip_param_high": 0.5},
+        {"advantage_scale": "none", "loss_aggregation": "constant", "beta": 0.3, "kl_estimator": "k1"},
+        {"loss_aggregation": "constant", "max_length": 7, "kl_estimator": "k2", "beta": 0.3},
+        {"ratio_level": "sequence", "clip_param": 0.05, "entropy_coeff": 0.2},
+        {"kl_estimator": "exact", "beta": 0.5, "loss_aggregation": "token"},
+        {"gamma": 0.5, "beta": 0.0},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())) or "guide",
+)
+def test_one_step_is_the_step_written_by_hand(settings):
+    batch, by_hand, reference = responses(), writer(), None
+    if settings.get("kl_estimator") == "exact":
+        reference = writer(seed=1)
+        del batch["ref_log_probs"]
+    if "gamma" in settings:
+        batch["rewards"] = np.random.default_rng(1).normal(size=(ROWS, TOKENS)).astype(np.float32)
+    trainer = make(nnx.clone(by_hand), optax.sgd(1.0), reference, **settings)
+    metrics = trainer.train_step(batch)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        loss, grad_norm = step_by_hand(by_hand, batch, trainer.config, reference)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(metrics["grad_norm"], grad_norm, rtol=2e-4)
+    assert_same_parameters(trainer.model, by_hand, rtol=1e-3, atol=2e-6)
+
+
+def test_the_loss_is_the_sum_of_its_metrics():
+    metrics = make(writer(), beta=0.3).train_step(responses())
+    total = metrics["policy_loss"] + 0.3 * metrics["kl_penalty"] - 0.01 * metrics["entropy"]
+    assert metrics["loss"] == pytest.approx(total, abs=1e-6)
+    assert metrics["kl_k3"] == metrics["kl_penalty"]
+    wanted = {"approx_kl", "mean_reward", "group_advantage_std", "grad_norm", "clip_fraction", "frac_zero_std"}
+    assert wanted <= set(metrics)
+
+
+# What the docstring says
+
+
+def test_on_policy_the_loss_is_0_and_its_gradient_is_reinforces_with_the_group_as_baseline():
+    model = MLP(2, [8], VOCABULARY, rngs=nnx.Rngs(0))
+    batch = {**single_actions(), "dones": np.ones(ROWS)}
+    grpo = make(model, optax.sgd(1.0), entropy_coeff=0.0, advantage_scale="none")
+    other = nnx.clone(model)
+    config = REINFORCEConfig(
+        baseline="leave_one_out", num_generations=GROUP, normalize_returns=False, entropy_coeff=0.0
+    )
+    reinforce = REINFORCETrainer(other, nnx.Optimizer(other, optax.sgd(1 - 1 / GROUP), wrt=nnx.Param), config)
+    metrics = grpo.train_step(on_policy(grpo, batch))
+    reinforce.train_step(batch)
+    assert abs(metrics["policy_loss"]) < 1e-7 < 0.01 < metrics["grad_norm"]
+    assert metrics["approx_kl"] == pytest.approx(0, abs=1e-9)
+    assert metrics["clip_fraction"] == 0
+    assert_same_parameters(model, other, atol=1e-6)  # leave-one-out is the group's mean, times G / (G − 1)
+
+
+def test_equal_rewards_teach_exactly_nothing():
+    model = MLP(2, [8], VOCABULARY, rngs=nnx.Rngs(0))
+    before = parameters(model)
+    trainer = make(model, entropy_coeff=0.0)
+    metrics = trainer.train_step({**single_actions(), "rewards": np.full(ROWS, 0.1)})
+    assert metrics["frac_zero_std"] == 1 and metrics["group_advantage_std"] == 0 and metrics["grad_norm"] == 0
+    for a, b in zip(before, parameters(model), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_beta_0_and_no_reference_are_the_same_step():
+    batch = responses()
+    ends = []
+    for beta, given in ((0.0, True), (0.5, False)):
+        trainer = make(writer(), beta=beta)
+        metrics = trainer.train_step(batch if given else {k: v for k, v in batch.items() if k != "ref_log_probs"})
+        assert (metrics["kl_penalty"] > 0.01) == given  # measured, though it weighs nothing
+        ends.append(trainer.model)
+    assert_same_parameters(*ends, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"kl_estimator": "exact"}])
+def test_a_live_reference_gives_the_penalty_of_its_log_probs(settings):
+    """KL(π ‖ π_ref) is 0 while the two are the same, and grows as one moves; the reference stays what it was."""
+    model = writer()
+    reference = nnx.clone(model)
+    trainer = make(model, reference_model=reference, beta=0.1, **settings)
+    batch = {k: v for k, v in responses().items() if k != "ref_log_probs"}
+    assert trainer.train_step(batch)["kl_penalty"] == pytest.approx(0, abs=1e-7)
+    for _ in range(5):
+        moved = trainer.train_step(batch)["kl_penalty"]
+    assert moved > 1e-4
+    if not settings:
+        seen = reference.evaluate(batch["observations"], batch["actions"])
+        other = make(nnx.clone(model), beta=0.1)
+        given = other.train_step({**batch, "ref_log_probs": seen.log_probs})
+        assert given["kl_penalty"] == pytest.approx(trainer.train_step(batch)["kl_penalty"], rel=1e-4)
+
+
+def test_the_exact_kl_is_what_k3_is_on_average():
+    model, reference = MLP(2, [8], VOCABULARY, rngs=nnx.Rngs(0)), MLP(2, [8], VOCABULARY, rngs=nnx.Rngs(1))
+    kl = {}
+    for estimator in ("k3", "exact"):
+        trainer = make(model, optax.sgd(0.0), reference, num_generations=4000, kl_estimator=estimator)
+        batch = trainer.collect(
+            {"observations": np.ones((2, 2), np.float32)}, lambda s, c: s.astype(jnp.float32), jax.random.key(1)
+        )
+        kl[estimator] = trainer.train_step(batch)["kl_penalty"]
+    assert kl["exact"] > 0.05
+    assert kl["k3"] == pytest.approx(kl["exact"], rel=0.1)
+
+
+def test_a_reference_that_is_the_model_is_an_error():
+    model = writer()
+    with pytest.raises(ValueError, match="reference_model"):
+        make(model, reference_model=model)
+
+
+def test_rewards_of_tokens_at_the_end_are_rewards_of_the_response_if_nothing_is_discounted():
+    batch, ends = responses(), []
+    on_tokens = np.zeros((ROWS, TOKENS), np.float32)
+    on_tokens[np.arange(ROWS), batch["lengths"] - 1] = batch["rewards"]
+    for gamma, rewards in ((0.3, batch["rewards"]), (1.0, on_tokens)):  # gamma does not count for the first
+        trainer = make(writer(), gamma=gamma)
+        trainer.train_step({**batch, "rewards": rewards})
+        ends.append(trainer.model)
+    assert_same_parameters(*ends, atol=1e-6)
+
+
+def test_dones_end_a_response_as_lengths_do():
+    batch, ends = responses(), []
+    rewards = np.random.default_rng(3).normal(size=(ROWS, TOKENS))
+    lengths = batch.pop("lengths")
+    dones = np.arange(TOKENS) >= lengths[:, None] - 1
+    for more in ({"dones": dones}, {"lengths": lengths}):
+        trainer = make(writer())
+        trainer.train_step({**batch, "rewards": rewards, **more})
+        ends.append(trainer.model)
+    assert_same_parameters(*ends, rtol=0, atol=0)
+
+
+def test_what_is_masked_counts_for_nothing_not_even_nan():
+    batch, ends = responses(), []
+    mask = np.arange(TOKENS) < batch.pop("lengths")[:, None]
+    for junk in (0.0, np.nan):
+        spoilt = {name: np.where(mask, batch[name], junk) for name in ("log_probs", "ref_log_probs")}
+        actions = np.where(mask, batch["actions"], 0 if np.isnan(junk) else 1)
+        trainer = make(writer())
+        trainer.train_step({**batch, **spoilt, "actions": actions, "mask": mask})
+        ends.append(trainer.model)
+    assert_same_parameters(*ends, rtol=0, atol=0)
+
+
+def test_a_sample_whose_mask_is_false_is_not_in_its_group():
+    """Without its fourth member the first group's mean is that of three."""
+    model = MLP(2, [8], VOCABULARY, rngs=nnx.Rngs(0))
+    batch = single_actions()
+    batch["rewards"][:GROUP] = [1, 2, 3, 1000]
+    mask = np.arange(ROWS) != 3
+    trainer = make(model, advantage_scale="none")
+    metrics = trainer.train_step(on_policy(trainer, {**batch, "mask": mask}))
+    assert metrics["mean_reward"] == pytest.approx(batch["rewards"][mask].mean(), rel=1e-5)
+    others = batch["rewards"][GROUP:].reshape(-1, GROUP)
+    squares = np.sum((others - others.mean(axis=1, keepdims=True)) ** 2) + 2  # (1 − 2)² + (3 − 2)²
+    assert metrics["group_advantage_std"] == pytest.approx(np.sqrt(squares / 11), rel=1e-5)
+
+
+def test_observations_of_prompts_are_repeated_for_their_group():
+    batch, ends = responses(), []
+    for observations in (batch["observations"], batch["observations"][::GROUP]):
+        trainer = make(writer())
+        trainer.train_step({**batch, "observations": observations})
+        ends.append(trainer.model)
+    assert_same_parameters(*ends, rtol=0, atol=0)
+
+
+def test_group_size_of_the_batch_overrides_the_config():
+    batch = single_actions()
+    batch["rewards"] = np.repeat([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2)  # equal in pairs, not in fours
+    trainer = make(MLP(2, [8], VOCABULARY, rngs=nnx.Rngs(0)), num_generations=4)
+    assert trainer.train_step({**batch, "group_size": 2})["frac_zero_std"] == 1
+    assert trainer.train_step(batch)["frac_zero_std"] == 0
+
+
+def test_several_updates_are_several_steps_with_the_same_old_policy():
+    batch, together, apart = responses(), make(writer(), num_updates=3), make(writer())
+    losses = [apart.train_step(batch)["loss"] for _ in range(3)]
+    metrics = together.train_step(batch)
+    assert together.step == 1 and metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert_same_parameters(together.model, apart.model, rtol=1e-3, atol=1e-5)
+
+
+def test_clipping_stops_where_it_says():
+    """All ratios far above 1 + ε: only samples with negative advantages still have a gradient."""
+    batch = {**single_actions(), "log_probs": np.full(ROWS, -10.0)}
+    trainer = make(MLP(2, [8], VOCABULARY, rngs=nnx.Rngs(0)), entropy_coeff=0.0)
+    metrics = trainer.train_step(batch)
+    assert metrics["clip_fraction"] == 1 and np.isfinite(metrics["loss"]) and metrics["grad_norm"] > 0
+
+
+def test_continuous_actions_and_trajectories_with_two_axes():
+    """(B, T) rewards of a policy of single actions: B trajectories, each a group's member, T actions each."""
+    rng = np.random.default_rng(0)
+    model = Gaussian(rngs=nnx.Rngs(0))
+    batch = {
+        "observations": rng.normal(size=(8, 5, 2)).astype(np.float32),
+        "actions": rng.normal(size=(8, 5, 3)).astype(np.float32),
+        "rewards": rng.normal(size=(8, 5)).astype(np.float32),
+        "log_probs": rng.normal(size=(8, 5)).astype(np.float32) - 4,
+        "dones": rng.uniform(size=(8, 5)) < 0.2,
+    }
+    trainer = make(model, None, Gaussian(rngs=nnx.Rngs(1)), kl_estimator="exact")
+    metrics = trainer.train_step(batch)
+    assert metrics["kl_penalty"] > 0 and metrics["grad_norm"] > 0
+
+
+def test_numbers_of_the_config_never_compile_again():
+    traces = []
+
+    class Counted(GRPOTrainer):
+        def compute_loss(self, *arguments):
+            traces.append(1)
+            return super().compute_loss(*arguments)
+
+    model = writer()
+    optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
+    trainer = Counted(model, optimizer, GRPOConfig(clip_param_high=0.3), reference_model=writer(1))
+    batch = {k: v for k, v in responses().items() if k != "ref_log_probs"}
+    trainer.train_step(batch)
+    once = len(traces)
+    for name, value in (("clip_param", 0.1), ("beta", 0.0), ("entropy_coeff", 0.0), ("gamma", 0.5)):
+        trainer.config = dataclasses.replace(trainer.config, **{name: value}, clip_param_high=0.4)
+        trainer.train_step(batch)
+    assert len(traces) == once
+
+
+# The guide's blocks
+
+
+def test_the_guides_blocks_run_as_they_stand():
+    observations = np.random.default_rng(0).normal(size=(32, 2)).astype(np.float32)
+    names = {
+        "PolicyModel": lambda rngs: MLP(2, [8], VOCABULARY, rngs=rngs),
+        "observations": observations,
+        "actions": np.arange(32) % VOCABULARY,
+        "rewards": np.arange(32.0) % 7,
+        "old_log_probs": np.full(32, -1.5),
+        "ref_log_probs": np.full(32, -1.7),
+    }
+    exec(GUIDE, names)
+    assert names["metrics"]["kl_penalty"] > 0
+
+
+GUIDE = """
+from flax import nnx
+import optax
+from artifex_rl import GRPOConfig, GRPOTrainer
+
+config = GRPOConfig(
+    num_generations=4,    # Generations per prompt (group size)
+    clip_param=0.2,       # PPO-style clipping
+    beta=0.01,            # KL penalty coefficient
+    entropy_coeff=0.01,   # Entropy bonus
+    gamma=0.99,           # Discount factor
+)
+assert config == GRPOConfig()
+
+# Policy model (no value head needed!)
+model = PolicyModel(rngs=nnx.Rngs(0))
+optimizer = nnx.Optimizer(model, optax.adam(1e-4), wrt=nnx.Param)
+
+config = GRPOConfig(
+    num_generations=4,  # Generate 4 samples per prompt
+    clip_param=0.2,
+    beta=0.01,
+)
+trainer = GRPOTrainer(model, optimizer, config)
+
+# Batch with grouped generations
+# If num_prompts=8 and num_generations=4, batch_size=32
+batch = {
+    "observations": observations,  # Shape: (batch_size, ...)
+    "actions": actions,            # Shape: (batch_size, ...)
+    "rewards": rewards,            # Shape: (batch_size,)
+    "log_probs": old_log_probs,    # Shape: (batch_size,)
+    "group_size": 4,               # Optional, defaults to config
+}
+
+metrics = trainer.train_step(batch)
+print(f"Policy loss: {metrics['policy_loss']:.4f}")
+print(f"Approx KL: {metrics['approx_kl']:.4f}")
+
+# With reference model for KL penalty
+batch = {
+    "observations": observations,
+    "actions": actions,
+    "rewards": rewards,
+    "log_probs": old_log_probs,
+    "ref_log_probs": ref_log_probs,  # From frozen reference model
+}
+
+# KL penalty is automatically applied when ref_log_probs is provided
+metrics = trainer.train_step(batch)
+print(f"KL penalty: {metrics.get('kl_penalty', 0):.4f}")
+"""
+
+
+# Bad batches
+
+NAN = float("nan")
+BAD = {
+    "nothing": ({}, lambda b: {}, ("observations", "actions", "rewards", "log_probs", "old_log_probs")),
+    "no log_probs": ({}, lambda b: without(b, "log_probs"), ("log_probs", "old_log_probs")),
+    "no rewards": ({}, lambda b: without(b, "rewards"), ("rewards",)),
+    "two names": ({}, lambda b: {**b, "old_log_probs": b["log_probs"]}, ("log_probs", "old_log_probs")),
+    "misspelt": ({}, lambda b: {**b, "ref_logprobs": b["log_probs"]}, ("ref_logprobs",)),
+    "rewards NaN": ({}, lambda b: {**b, "rewards": b["rewards"] * NAN}, ("rewards", "nan", "finite")),
+    "rewards (B, 1)": ({}, lambda b: {**b, "rewards": b["rewards"][:, None]}, ("rewards", "(12, 1)", "(12,)")),
+    "rewards too few": ({}, lambda b: {**b, "rewards": b["rewards"][:8]}, ("(8,",)),
+    "rewards 3 axes": ({}, lambda b: {**b, "rewards": b["rewards"][:, None, None]}, ("rewards", "(12, 1, 1)")),
+    "log_probs (B, 1)": (
+        {},
+        lambda b: {**b, "log_probs": b["log_probs"][:, None]},
+        ("log_probs", "(12, 1)", "(12,)"),
+    ),
+    "log_probs inf": ({}, lambda b: {**b, "log_probs": b["log_probs"] - np.inf}, ("log_probs", "-inf", "finite")),
+    "probabilities": ({}, lambda b: {**b, "log_probs": np.exp(b["log_probs"])}, ("log_probs", "logarithms")),
+    "ref NaN": ({}, lambda b: {**b, "ref_log_probs": b["log_probs"] * NAN}, ("ref_log_probs", "nan", "finite")),
+    "ref too few": ({}, lambda b: {**b, "ref_log_probs": b["log_probs"][:4]}, ("ref_log_probs", "(4,)", "(12,)")),
+    "actions out of range": ({}, lambda b: {**b, "actions": b["actions"] + 5}, ("actions", "0 to 4")),
+    "actions of floats": ({}, lambda b: {**b, "actions": b["actions"] / 2}, ("actions", "float32", "integers")),
+    "actions too few": ({}, lambda b: {**b, "actions": b["actions"][:8]}, ("actions", "(8,)", "12")),
+    "observations NaN": ({}, lambda b: {**b, "observations": b["observations"] * NAN}, ("observations", "nan")),
+    "observations wide": ({}, lambda b: {**b, "observations": np.ones((ROWS, 3))}, ("observations", "(12, 3)")),
+    "observations of 5": ({}, lambda b: {**b, "observations": b["observations"][:5]}, ("observations", "(5, 2)")),
+    "group_size 5": ({}, lambda b: {**b, "group_size": 5}, ("group_size", "5", "divisor", "12")),
+    "group_size 0": ({}, lambda b: {**b, "group_size": 0}, ("group_size", "0", "at least 1")),
+    "group_size 2.5": ({}, lambda b: {**b, "group_size": 2.5}, ("group_size", "2.5", "integer")),
+    "config's group": ({"num_generations": 8}, lambda b: b, ("group_size", "num_generations", "8", "12")),
+    "mask of words": ({}, lambda b: {**b, "mask": np.array(["a"] * ROWS)}, ("mask", "numbers")),
+    "mask of fractions": ({}, lambda b: {**b, "mask": np.full(ROWS, 0.5)}, ("mask", "0 and 1", "flags")),
+    "mask of nothing": ({}, lambda b: {**b, "mask": np.zeros(ROWS)}, ("mask", "at least one")),
+    "mask (B, 2)": ({}, lambda b: {**b, "mask": np.ones((ROWS, 2))}, ("mask", "(12, 2)", "(12,)")),
+    "lengths of actions": ({}, lambda b: {**b, "lengths": np.ones(ROWS, int)}, ("lengths", "(12,)")),
+    "exact without a model": (
+        {"kl_estimator": "exact"},
+        lambda b: {**b, "ref_log_probs": b["log_probs"]},
+        ("ref_log_probs", "exact", "reference_model"),
+    ),
+    "dones of fractions": ({}, lambda b: {**b, "dones": np.full(ROWS, 0.5)}, ("dones", "flags")),
+}
+
+
+def without(batch, name):
+    return {key: value for key, value in batch.items() if key != name}
+
+
+@pytest.fixture(scope="module")
+def trainers():
+    """One trainer for each config: a refused batch leaves it as it was."""
+    made = {}
+
+    def get(**settings):
+        key = tuple(settings.items())
+        if key not in made:
+            made[key] = make(MLP(2, [8], VOCABULARY, rngs=nnx.Rngs(0)), **settings)
+        return made[key]
+
+    return get
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_batch_is_refused(name, trainers):
+    settings, spoil, words = BAD[name]
+    assert_refused(trainers(**settings), spoil(single_actions()), *words)
+
+
+def test_bad_batches_of_responses_are_refused():
+    trainer, batch = make(writer(), reference_model=writer(1)), without(responses(), "ref_log_probs")
+    lengths = batch["lengths"]
+    assert_refused(trainer, {**batch, "lengths": lengths + 3}, "lengths", "0 to 3")
+    assert_refused(trainer, {**batch, "mask": np.ones((ROWS, TOKENS))}, "lengths", "mask")
+    assert_refused(trainer, {**batch, "rewards": np.ones((ROWS, 2))}, "rewards", "(12, 2)", "(12, 3)")
+    assert_refused(trainer, {**batch, "log_probs": np.ones(ROWS)}, "log_probs", "(12,)", "(12, 3)")
+    assert_refused(trainer, {**batch, "ref_log_probs": batch["log_probs"]}, "ref_log_probs", "reference_model")
+    assert_refused(trainer, {**batch, "dones": np.ones((ROWS, TOKENS))}, "dones", "(12, 3)", "(12,)")
+
+
+def test_the_exact_kl_needs_two_distributions_of_one_shape():
+    model, reference = MLP(2, [8], VOCABULARY, rngs=nnx.Rngs(0)), MLP(2, [8], VOCABULARY + 1, rngs=nnx.Rngs(0))
+    trainer = make(model, reference_model=reference, kl_estimator="exact")
+    assert_refused(trainer, single_actions(), "kl_estimator", "exact", "shape")
+
+
+def test_a_group_of_one_is_warned_of():
+    trainer = make(MLP(2, [8], VOCABULARY, rngs=nnx.Rngs(0)), num_generations=1)
+    with pytest.warns(UserWarning, match="group_size") as caught:
+        trainer.train_step(single_actions())
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        trainer.train_step(single_actions())
+
+
+# Learning: two digits that sum to n
+
+SUMS = np.arange(19)[:, None]
+
+
+def adds_up(samples, conditions):
+    return np.asarray(samples).sum(axis=1) == np.asarray(conditions)[:, 0]
+
+
+def train_to_add(seed, steps):
+    """GRPO on all 19 sums; the share of right answers before and after, as sampled."""
+    model = SequencePolicy(Writer(19, 3, 10, 64, rngs=nnx.Rngs(seed)), max_length=2)
+    trainer = make(model, optax.adam(1e-2), num_generations=16)
+    shares = [
+        trainer.train_step({"observations": SUMS}, adds_up, jax.random.fold_in(jax.random.key(seed), step))[
+            "mean_reward"
+        ]
+        for step in range(steps)
+    ]
+    return shares[0], np.mean(shares[-20:])
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+def test_grpo_learns_to_emit_two_digits_that_sum_to_n(seed):
+    before, after = train_to_add(seed, steps=120)
+    assert before < 0.1
+    assert after >= 0.89
