@@ -229,6 +229,13 @@ def test_uneven_minibatches_are_exact_means():
 
     distances = sorted(distance(three) for three in itertools.combinations(range(5), 3))
     assert distances[0] < 1e-5 < 1e-2 < distances[1]
+    # Which three differs from step to step: the same data, another permutation, another sum.
+    sums = [recorded(trainer)]
+    for _ in range(3):
+        trainer.train_step(batch)
+        sums.append(recorded(trainer))
+    drawn = [norm(jax.tree.map(np.subtract, *pair)) for pair in itertools.pairwise(sums)]
+    assert np.ptp(drawn) > 1e-3
 
 
 @pytest.mark.parametrize(("rows", "parts"), [(12, 4), (10, 4), (5, 4), (1, 4), (7, 7), (512, 3)])
