@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import abc
 import copy
-import dataclasses
 import math
 import os
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,15 +21,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from artifex_rl.loop import shard_rows, take_rows, train_calls
-
-Metrics = dict[str, Any]
-
-
-class TrainState(NamedTuple):
-    """What a step changes, as arrays alone: a carry for `lax.scan`, an axis for `vmap`."""
-
-    variables: list[Any]  # values of all variables of the model and of the optimizer; see `Trainer.merge`
-    step: Array  # uint32, how many `train_step`s lie behind
+from artifex_rl.metrics import Metrics, pack
+from artifex_rl.state import TrainState, Variables
 
 
 class Trainer(abc.ABC):
@@ -67,7 +59,7 @@ class Trainer(abc.ABC):
         key: Array | int = 0,
         mesh: jax.sharding.Mesh | None = None,
     ):
-        _check_parts(model, optimizer)
+        self._variables = Variables(model, optimizer)
         self.model, self.optimizer = model, optimizer
         # Of automatic axes: JAX then finds out by itself how each array inside the step is to be split.
         self.mesh = None if mesh is None else jax.sharding.Mesh(mesh.devices, mesh.axis_names)
@@ -76,11 +68,6 @@ class Trainer(abc.ABC):
         self.step = 0
         self.should_stop = False
 
-        self._graphdef, state = nnx.split((model, optimizer))
-        # Each with whether it is a variable: a module may also hold bare arrays, which are constants.
-        self._holders = [(x, _is_variable(x)) for x in jax.tree.leaves(state, is_leaf=_is_variable)]
-        self._arrays_treedef = jax.tree.structure(state)
-        self._values_treedef = jax.tree.structure(self._read())
         self._compiled_step = jax.jit(self._step)
         self._compiled_steps = jax.jit(self._steps, static_argnames="length")
         self._compiled_evaluate = jax.jit(self._evaluate)
@@ -126,13 +113,11 @@ class Trainer(abc.ABC):
 
     def merge(self, state: TrainState) -> tuple[nnx.Module, nnx.Optimizer]:
         """A model and an optimizer, new objects, that hold the values of `state`."""
-        arrays = jax.tree.unflatten(self._arrays_treedef, jax.tree.leaves(state.variables))
-        return nnx.merge(self._graphdef, arrays)
+        return self._variables.merge(state.variables)
 
     def split(self, model: nnx.Module, optimizer: nnx.Optimizer, step: Array) -> TrainState:
         """The inverse of `merge`."""
-        arrays = jax.tree.leaves(nnx.state((model, optimizer)))
-        return TrainState(jax.tree.unflatten(self._values_treedef, arrays), step)
+        return TrainState(self._variables.split(model, optimizer), step)
 
     def pure_step(self, state: TrainState, batch: Any, key: Array, config: Any) -> tuple[TrainState, Metrics]:
         """One `train_step` as a pure function of prepared data, for `jit`, `scan` and `vmap` over anything."""
@@ -168,11 +153,11 @@ class Trainer(abc.ABC):
     @property
     def state(self) -> TrainState:
         """The state of now, as arrays; assign one to go on from there."""
-        return TrainState(self._read(), np.uint32(self.step))
+        return TrainState(self._variables.read(), np.uint32(self.step))
 
     @state.setter
     def state(self, state: TrainState) -> None:
-        self._write(state.variables)
+        self._variables.write(state.variables)
         self.step = int(state.step)
 
     def train_step(self, batch: Any) -> dict[str, float]:
@@ -183,14 +168,14 @@ class Trainer(abc.ABC):
 
         Raises:
             ValueError: the batch is not what the trainer needs. Nothing has changed.
-            FloatingPointError: the loss is NaN. Nothing has changed.
+            FloatingPointError: the loss is NaN or infinite. Nothing has changed.
         """
         return self._train_on(self._place(self.prepare(batch)))
 
     def evaluate(self, batch: Any) -> dict[str, float]:
         """The loss and metrics of a batch, with the model in its evaluation mode; nothing changes."""
         batch = self._place(self.prepare(batch))
-        return self._compiled_evaluate(*self.state, batch, self._key_data, self._device_config).unpack()
+        return self._compiled_evaluate(*self.state, batch, self._key_data, self._device_config).unpack()[0]
 
     def fit(
         self,
@@ -266,25 +251,27 @@ class Trainer(abc.ABC):
     def _train_on(self, batch: Any) -> dict[str, float]:
         """One compiled step on a prepared batch. State and metrics are kept once the loss is known to be a number."""
         state, metrics = self._compiled_step(*self.state, batch, self._key_data, self._device_config)
-        return self._keep(state, [metrics.unpack()])[0]
+        return self._keep(state, metrics.unpack())[0]
 
     def _train_many(self, data: Any, rows: np.ndarray | None, length: int) -> list[dict[str, float]]:
         """`length` compiled steps in one call: on all of `data`, or step i on its `rows[i]`."""
         arguments = (*self.state, data, rows, self._key_data, self._device_config)
         state, metrics = self._compiled_steps(*arguments, length=length)
-        return self._keep(state, [dict(zip(metrics.names, now, strict=True)) for now in metrics.values.tolist()])
+        return self._keep(state, metrics.unpack())
 
     def _keep(self, state: TrainState, metrics: list[dict[str, float]]) -> list[dict[str, float]]:
         for step, now in enumerate(metrics, start=self.step):
-            if math.isnan(now["loss"]):
-                raise FloatingPointError(f"loss: NaN at step {step}; model and optimizer are as before the call")
-        self._write(state.variables)
+            if not math.isfinite(now["loss"]):
+                raise FloatingPointError(
+                    f"loss: got {now['loss']} at step {step}; model and optimizer are as they were before the call"
+                )
+        self._variables.write(state.variables)
         self.step += len(metrics)
         return metrics
 
     def _step(self, variables, step, batch, key, config):
         state, metrics = self.pure_step(TrainState(variables, step), batch, self._step_key(key, step), config)
-        return state, _pack(metrics)
+        return state, pack(metrics)
 
     def _step_key(self, key_data, step):
         return jax.random.fold_in(jax.random.wrap_key_data(key_data, impl=self._key_impl), step)
@@ -300,7 +287,7 @@ class Trainer(abc.ABC):
         model, _ = self.merge(TrainState(variables, step))
         model.eval()
         loss, metrics = self._with_config(config).compute_loss(model, batch, self._step_key(key, step))
-        return _pack({**metrics, "loss": loss})
+        return pack({**metrics, "loss": loss})
 
     def _with_config(self, config: Any) -> Trainer:
         """This trainer with another config, traced perhaps: a copy, so that no tracer outlives its trace."""
@@ -308,41 +295,8 @@ class Trainer(abc.ABC):
         bound._config = config
         return bound
 
-    def _read(self) -> list[Any]:
-        return [holder.get_raw_value() if known else holder for holder, known in self._holders]
-
-    def _write(self, values: list[Any]) -> None:
-        for (holder, known), value in zip(self._holders, values, strict=True):
-            if known:
-                # The trainer's variables are of the outermost trace: to check that takes longer than the write.
-                holder.set_raw_value(value, _unsafe_bypass_check=True)
-
     def _place(self, batch: Any) -> Any:
         return batch if self.mesh is None else shard_rows(batch, self.mesh)
-
-
-def _is_variable(x: Any) -> bool:
-    return isinstance(x, nnx.Variable)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Packed:
-    """Metrics as one array: it comes to the host in one piece, which many scalars would not."""
-
-    values: Array
-    names: tuple[str, ...] = dataclasses.field(metadata={"static": True})
-
-    def unpack(self) -> dict[str, float]:
-        return dict(zip(self.names, self.values.tolist(), strict=True))
-
-
-def _pack(metrics: Metrics) -> _Packed:
-    shapes = {name: jnp.shape(value) for name, value in metrics.items() if jnp.shape(value)}
-    if shapes:
-        raise ValueError(f"metrics: got shapes {shapes}, needs scalars")
-    dtype = jnp.float64 if jnp.asarray(metrics["loss"]).dtype == jnp.float64 else jnp.float32
-    return _Packed(jnp.stack([jnp.asarray(value).astype(dtype) for value in metrics.values()]), tuple(metrics))
 
 
 def _call(callbacks: Sequence[Any], hook: str, *arguments: Any) -> None:
@@ -351,18 +305,3 @@ def _call(callbacks: Sequence[Any], hook: str, *arguments: Any) -> None:
 
 
 def _nothing(*arguments: Any) -> None: ...
-
-
-def _check_parts(model: Any, optimizer: Any) -> None:
-    if not isinstance(model, nnx.Module):
-        raise TypeError(f"model: got {type(model).__name__}, needs an nnx.Module")
-    if not isinstance(optimizer, nnx.Optimizer) or isinstance(optimizer, nnx.ModelAndOptimizer):
-        raise TypeError(
-            f"optimizer: got {type(optimizer).__name__}, needs nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)"
-        )
-    params = nnx.as_pure(nnx.state(model, optimizer.wrt))
-    if not jax.tree.leaves(params):
-        raise ValueError(f"optimizer: wrt={optimizer.wrt} selects nothing of {type(model).__name__} to train")
-    needed = jax.tree.map(jnp.shape, jax.eval_shape(optimizer.tx.init, params))
-    if jax.tree.map(jnp.shape, nnx.as_pure(optimizer.opt_state)) != needed:
-        raise ValueError("optimizer: was made for another model; needs nnx.Optimizer(model, ...) of this very model")

@@ -50,8 +50,18 @@ class Network(nnx.Module):
         return self.norm(self.linear(self.dropout(x + self.shift[None])))
 
 
-def make(rate=0.0, learning_rate=1e-2, seed=0, cls=Regression, **options):
-    model = Network(rate, seed)
+class Line(nnx.Module):
+    """The least there is to train, for what a model does not matter to."""
+
+    def __init__(self, seed=0):
+        self.linear = nnx.Linear(3, 1, rngs=nnx.Rngs(seed))
+
+    def __call__(self, x):
+        return self.linear(x)
+
+
+def make(rate=None, learning_rate=1e-2, seed=0, cls=Regression, **options):
+    model = Line(seed) if rate is None else Network(rate, seed)
     return cls(model, nnx.Optimizer(model, optax.adam(learning_rate), wrt=nnx.Param), **options)
 
 
@@ -67,7 +77,7 @@ def no_traces():
 
 
 def test_a_step_is_what_nnx_and_optax_would_do_by_hand():
-    batch, trainer, model = data(), make(), Network()
+    batch, trainer, model = data(), make(rate=0.0), Network()
     optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
     for _ in range(3):
         loss, grads = nnx.value_and_grad(lambda m: jnp.mean((m(batch["x"])[:, 0] - batch["y"]) ** 2))(model)
@@ -93,7 +103,7 @@ def test_the_users_own_objects_are_up_to_date_after_a_step_and_what_is_assigned_
     assert trainer.model is model and trainer.step == int(optimizer.step[...]) == 1
     assert (model.linear.kernel[...] != before).all() and (model.norm.mean[...] != statistics).all()
     model.linear.kernel[...] = jnp.full((3, 1), jnp.nan)
-    with pytest.raises(FloatingPointError, match="loss: NaN at step 1"):
+    with pytest.raises(FloatingPointError, match="loss: got nan at step 1"):
         trainer.train_step(data())
 
 
@@ -225,7 +235,7 @@ def test_a_nan_in_the_middle_of_a_call_takes_the_whole_call_back():
     trainer = make(learning_rate=1e30)
     trainer.config = RegressionConfig(decay=1.0)
     before = snapshot(trainer)
-    with pytest.raises(FloatingPointError, match="as before the call"):
+    with pytest.raises(FloatingPointError, match="as they were before the call"):
         trainer.fit(data(), steps=10)
     assert snapshot(trainer) == before
 
@@ -283,8 +293,8 @@ class OtherRegression(Regression):
     """Another name."""
 
 
-def wide():
-    model = Network()
+def unbiased():
+    model = Line()
     model.linear = nnx.Linear(3, 1, use_bias=False, rngs=nnx.Rngs(0))
     return Regression(model, nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param))
 
@@ -293,7 +303,7 @@ def wide():
     ("other", "error", "words"),
     [
         (lambda: make(cls=OtherRegression), ValueError, "checkpoint of Regression, needs one of OtherRegression"),
-        (wide, ValueError, "variables differ"),
+        (unbiased, ValueError, "variables differ"),
     ],
 )
 def test_a_checkpoint_of_something_else_is_refused(tmp_path, other, error, words):
@@ -329,13 +339,13 @@ def test_the_parts_are_checked():
 
 
 def test_only_what_the_optimizer_is_for_is_trained():
-    model = Network()
+    model = Line()
     is_bias = lambda path, value: isinstance(value, nnx.Param) and "bias" in path  # noqa: E731
     trainer = Regression(model, nnx.Optimizer(model, optax.adam(1e-2), wrt=is_bias))
-    kernel, bias = model.linear.kernel[...], model.norm.bias[...]
+    kernel, bias = model.linear.kernel[...], model.linear.bias[...]
     trainer.train_step(data())
     np.testing.assert_array_equal(model.linear.kernel[...], kernel)
-    assert (model.norm.bias[...] != bias).all()
+    assert (model.linear.bias[...] != bias).all()
 
 
 def test_gradients_are_cut_to_a_length():
@@ -343,15 +353,10 @@ def test_gradients_are_cut_to_a_length():
         def update(self, state, batch, key):
             return self.gradient_step(state, batch, key, max_grad_norm=self.config.decay)
 
-    model, before = Network(), Network().linear.kernel[...]
+    model, before = Line(), Line().linear.kernel[...]
     trainer = Cut(model, nnx.Optimizer(model, optax.sgd(1.0), wrt=nnx.Param), RegressionConfig(decay=1e-3))
     assert trainer.train_step(data())["grad_norm"] > 0.01
-    moved = [
-        model.linear.kernel[...] - before,
-        model.linear.bias[...],
-        model.norm.scale[...] - 1,
-        model.norm.bias[...],
-    ]
+    moved = [model.linear.kernel[...] - before, model.linear.bias[...]]
     np.testing.assert_allclose(np.sqrt(sum((np.asarray(x) ** 2).sum() for x in moved)), 1e-3, rtol=1e-3)
 
 

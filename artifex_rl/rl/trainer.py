@@ -70,7 +70,7 @@ class RLTrainer(Trainer):
 
         Raises:
             ValueError: the batch or the rewards are not what they need to be. Nothing has changed.
-            FloatingPointError: the loss is NaN. Nothing has changed.
+            FloatingPointError: the loss is NaN or infinite. Nothing has changed.
             Exception: whatever `reward_fn` raises, with a note that names it. Nothing has changed.
         """
         if reward_fn is not None:
