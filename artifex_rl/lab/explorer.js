@@ -28,7 +28,7 @@ function element(tag, attributes = {}, ...children) {
 /* Ids of the drawing are made unique, or two explorers on a page would clip and mark with each other's. */
 function drawing(svg) {
   const prefix = `artifex${Math.random().toString(36).slice(2)}-`; // not a count: a page may hold this module twice
-  const holder = element("div");
+  const holder = element("div", { class: "figure" });
   holder.innerHTML = svg.replace(/(\bid="|url\(#|href="#)/g, `$1${prefix}`);
   return [holder.firstElementChild, (id) => holder.querySelector(`[id="${prefix}${id}"]`)];
 }
@@ -73,7 +73,7 @@ function render({ model, el }) {
     const input = element("input", { type: "range", min: 0, max: control.stops.length - 1, step: 1, "aria-label": control.label });
     const output = element("output");
     input.addEventListener("input", () => move(k, +input.value));
-    for (const event of ["change", "focus", "pointerenter"]) input.addEventListener(event, () => refreshSoon(event === "change"));
+    for (const event of ["change", "focus", "pointerenter"]) input.addEventListener(event, () => refreshSoon(event === "change" && keyed));
     // JupyterLab's command mode would take the arrow keys from a focused slider.
     input.addEventListener("keydown", (event) => { keyed = true; event.stopPropagation(); });
     input.addEventListener("pointerdown", () => { keyed = false; });
@@ -243,12 +243,12 @@ function render({ model, el }) {
   }
 
   /* Once a slider is released the strips of the others are stale: fetch new ones before a hand reaches them. */
-  function refreshSoon(released) {
+  function refreshSoon(more) { // more: a key that is held down would ask at every press
     clearTimeout(pending);
     pending = setTimeout(() => {
       const at = standing();
       if (!grid && !Object.values(strips).every((strip) => holds(strip.held, at))) ask(at);
-    }, released ? 120 : 0);
+    }, more ? 120 : 0);
   }
 
   const showError = () => { alarm.textContent = model.get("_error") ?? ""; };
