@@ -47,9 +47,11 @@ _LAZY = {
     "ScaledReward": "rl.rewards",
     "SequencePolicy": "rl.policies",
     "SequenceReward": "rl.rewards",
+    "Sweep": "sweeps",
     "ThresholdReward": "rl.rewards",
     "Trainer": "trainer",
     "as_policy": "rl.policies",
+    "sweep": "sweeps",
 }
 
 __all__ = [
@@ -75,6 +77,7 @@ __all__ = [
     "ScaledReward",
     "SequencePolicy",
     "SequenceReward",
+    "Sweep",
     "ThresholdReward",
     "Trainer",
     "as_policy",
@@ -93,6 +96,7 @@ __all__ = [
     "estimate_kl",
     "normalize_advantages",
     "one_step_batch",
+    "sweep",
 ]
 
 
