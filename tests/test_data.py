@@ -115,6 +115,7 @@ def test_loading_is_fast_and_needs_neither_flax_nor_optax_nor_gymnasium():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_it_can_be_made_again():
     """The file is the script's output. Values may differ in digits: processors round differently while fitting."""
     stored, made = load_cartpole_rollout(), make_cartpole_rollout()

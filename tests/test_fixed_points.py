@@ -17,6 +17,8 @@ from flax import nnx
 
 from artifex_rl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
 
+pytestmark = pytest.mark.slow  # many variants to compile, a second or so each
+
 ACTIONS = 4
 REFERENCE = np.array([0.4, 0.3, 0.2, 0.1], np.float32)
 REWARDS = np.array([0.0, 1.0, 0.5, -0.5], np.float32)

@@ -23,6 +23,8 @@ from artifex_rl import (
 )
 from artifex_rl.models import MLP
 
+pytestmark = pytest.mark.slow  # many variants to compile, a second or so each
+
 PROMPTS, GROUP, TOKENS, VOCABULARY = 3, 4, 3, 5
 ROWS = PROMPTS * GROUP
 

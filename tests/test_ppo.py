@@ -24,6 +24,8 @@ from artifex_rl.rl.onpolicy import (
     response_as_episode,
 )
 
+pytestmark = pytest.mark.slow  # many variants to compile, a second or so each
+
 ACTIONS, FEATURES, STEPS = 3, 4, 12
 ONE_STEP = PPOConfig(num_epochs=1, num_minibatches=1)
 SGD, ADAM = optax.sgd(1.0), optax.adam(0.02)

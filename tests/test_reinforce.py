@@ -317,6 +317,7 @@ class ActorCritic(nnx.Module):
         return self.policy(x), self.critic(x)
 
 
+@pytest.mark.slow
 def test_with_a_learned_baseline_it_balances_the_pole():
     env, steps, streams, key = CartPole(), 256, 8, jax.random.key(0)
     model = ActorCritic(nnx.Rngs(0))

@@ -13,6 +13,8 @@ from refusals import snapshot
 from artifex_rl import DPOConfig, DPOTrainer, REINFORCEConfig, REINFORCETrainer, as_policy, sweep
 from artifex_rl.models import MLP
 
+pytestmark = pytest.mark.slow  # many variants to compile, a second or so each
+
 ROWS, ACTIONS = 12, 3
 SEEDS = (3, 1, 4)
 
