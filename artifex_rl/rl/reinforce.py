@@ -113,6 +113,11 @@ class REINFORCETrainer(RLTrainer):
             )
         return batch
 
+    def _place(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """On a mesh each device has the whole of "last_value": its axis is N, not the time that is split."""
+        whole = {name: batch[name] for name in ("last_value",) if name in batch}
+        return super()._place({name: value for name, value in batch.items() if name not in whole}) | whole
+
     def _group_size(self, batch: dict[str, Any]) -> int:
         size = int(batch.get("group_size", self.config.num_generations))
         return size if size > 1 or "group_size" in batch else len(batch["rewards"])
