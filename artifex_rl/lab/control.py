@@ -26,6 +26,8 @@ class Control:
         value: where the slider stands at first; the nearest stop is taken.
         label: what the reader sees, such as "γ discount". Default: the name.
         help: a sentence shown when the pointer rests on the label.
+        names: what the stops are called where they are a choice and not a quantity, one for each; a value may then
+            be set by its name too.
 
     Raises:
         ValueError: the numbers make no slider.
@@ -38,6 +40,7 @@ class Control:
     value: float
     label: str = ""
     help: str = ""
+    names: tuple[str, ...] = ()
     stops: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -59,6 +62,10 @@ class Control:
         # Rounded, so that the stop that reads 0.9 is the float that 0.9 is.
         stops = tuple(round(self.low + i * self.step, self.decimals + 6) for i in range(round(steps) + 1))
         object.__setattr__(self, "stops", stops)
+        if self.names and (len(self.names) != len(stops) or len({*self.names}) != len(stops)):
+            raise ValueError(
+                f"{self.name}.names: got {self.names}, needs {len(stops)} different ones, one for each stop"
+            )
         object.__setattr__(self, "label", self.label or self.name)
         object.__setattr__(self, "value", self.snap(self.value))
 
@@ -68,10 +75,16 @@ class Control:
         return max(0, -math.floor(math.log10(self.step) + 1e-9))
 
     def format(self, value: float) -> str:
+        if self.names:
+            return self.names[self.index(value)]
         return f"{value:.{self.decimals}f}"
 
-    def index(self, value: float) -> int:
-        """Index of the stop nearest to `value`, or a ValueError if it lies outside the slider."""
+    def index(self, value: float | str) -> int:
+        """Index of the stop nearest to `value`, or of that name; a ValueError if it lies outside the slider."""
+        if isinstance(value, str) and self.names:
+            if value not in self.names:
+                raise ValueError(f"{self.name}: got {value!r}, needs one of {', '.join(self.names)}")
+            return self.names.index(value)
         if not _is_number(value):
             raise ValueError(f"{self.name}: got {value!r}, needs a number from {self.low:g} to {self.high:g}")
         value = float(value)
@@ -80,7 +93,7 @@ class Control:
             raise ValueError(f"{self.name}: got {value:g}, needs a number from {self.low:g} to {self.high:g}")
         return int(np.abs(np.asarray(self.stops) - value).argmin())
 
-    def snap(self, value: float) -> float:
+    def snap(self, value: float | str) -> float:
         """The stop nearest to `value`, as a slider in the hand would take it."""
         return self.stops[self.index(value)]
 

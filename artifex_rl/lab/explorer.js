@@ -61,7 +61,7 @@ function render({ model, el }) {
   svg.append(cursor);
   svg.setAttribute("role", "img");
 
-  const text = (control, value) => value.toFixed(control.decimals);
+  const text = (control, value) => control.names[nearest(control, value)] ?? value.toFixed(control.decimals);
   const nearest = (control, value) =>
     control.stops.reduce((best, stop, i) => (Math.abs(stop - value) < Math.abs(control.stops[best] - value) ? i : best), 0);
   const standing = () => controls.map((control) => nearest(control, model.get(control.name)));

@@ -113,6 +113,7 @@ class Explorer(anywidget.AnyWidget):
                     "label": c.label,
                     "help": c.help,
                     "decimals": c.decimals,
+                    "names": list(c.names),
                     "stops": list(c.stops),
                     "value": c.value,
                 }
