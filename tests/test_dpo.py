@@ -158,10 +158,6 @@ def test_one_step_is_the_step_written_by_hand(settings):
     np.testing.assert_allclose(model.network.logits[...], end, atol=1e-6)
 
 
-def test_defaults_are_the_guides():
-    assert DPOConfig() == DPOConfig(beta=0.1, label_smoothing=0.0, reference_free=False)
-
-
 # What trains, and against what
 
 
@@ -284,62 +280,6 @@ def test_numbers_of_the_config_never_compile_again():
         trainer.config = dataclasses.replace(trainer.config, **{name: value})
         trainer.train_step(choices())
     assert len(traces) == once
-
-
-# The guide's blocks
-
-
-@pytest.mark.filterwarnings("ignore:DPOTrainer")
-def test_the_guides_blocks_run_as_they_stand():
-    alone = log_probs_alone()
-    names = {
-        "PolicyModel": lambda rngs: MLP(2, [8], VOCABULARY, rngs=rngs),
-        "chosen_log_probs": alone["chosen_log_probs"],
-        "rejected_log_probs": alone["rejected_log_probs"],
-        "ref_chosen": alone["ref_chosen_log_probs"],
-        "ref_rejected": alone["ref_rejected_log_probs"],
-    }
-    exec(GUIDE, names)
-    assert names["metrics"]["loss"] > 0
-
-
-GUIDE = """
-from flax import nnx
-import optax
-from artifex_rl import DPOConfig, DPOTrainer
-
-model = PolicyModel(rngs=nnx.Rngs(0))
-optimizer = nnx.Optimizer(model, optax.adam(1e-5), wrt=nnx.Param)
-
-config = DPOConfig(beta=0.1)
-trainer = DPOTrainer(model, optimizer, config)
-
-# Preference pairs: chosen (preferred) vs rejected
-batch = {
-    "chosen_log_probs": chosen_log_probs,      # Log probs for preferred
-    "rejected_log_probs": rejected_log_probs,  # Log probs for rejected
-    "ref_chosen_log_probs": ref_chosen,        # Reference model log probs
-    "ref_rejected_log_probs": ref_rejected,
-}
-
-metrics = trainer.train_step(batch)
-print(f"DPO loss: {metrics['dpo_loss']:.4f}")
-print(f"Reward accuracy: {metrics['reward_accuracy']:.2%}")
-
-config = DPOConfig(
-    beta=0.1,
-    reference_free=True,  # Enable SimPO mode
-)
-trainer = DPOTrainer(model, optimizer, config)
-
-# No reference log probs needed
-batch = {
-    "chosen_log_probs": chosen_log_probs,
-    "rejected_log_probs": rejected_log_probs,
-}
-
-metrics = trainer.train_step(batch)
-"""
 
 
 # Bad batches

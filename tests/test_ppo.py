@@ -528,29 +528,6 @@ def test_a_pure_step_is_a_train_step():
     assert trainer.step == pure.step == 1
 
 
-def test_the_guides_trajectory():
-    observations = jax.random.normal(jax.random.key(0), (STEPS, FEATURES))
-    actions, rewards = jnp.arange(STEPS) % ACTIONS, jnp.ones(STEPS)
-    values, old_log_probs, dones = jnp.zeros(STEPS), jnp.full(STEPS, -1.1), jnp.zeros(STEPS).at[-1].set(1.0)
-    model = ActorCritic(FEATURES, (8,), ACTIONS, rngs=nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, optax.adam(3e-4), wrt=nnx.Param)
-    config = PPOConfig(gamma=0.99, gae_lambda=0.95, clip_param=0.2, vf_coeff=0.5, entropy_coeff=0.01)
-    trainer = PPOTrainer(model, optimizer, config)
-    trajectory = {
-        "observations": observations,
-        "actions": actions,
-        "rewards": rewards,
-        "values": values,
-        "log_probs": old_log_probs,
-        "dones": dones,
-    }
-    metrics = trainer.train_step(trajectory)
-    guide = {"policy_loss", "value_loss", "entropy", "mean_reward", "advantage_mean", "kl_divergence"}
-    beyond = {"loss", "approx_kl", "clip_fraction", "explained_variance", "grad_norm"}
-    assert set(metrics) == guide | beyond
-    assert config.max_grad_norm == 0.5 and PPOConfig() == config
-
-
 def test_the_guides_images_of_a_vae_run_with_a_warning():
     class Encoder(nnx.Module):
         def __init__(self, rngs):

@@ -265,46 +265,7 @@ def test_a_reward_that_takes_a_mask_is_given_that_of_the_tokens(takes):
     assert {*np.asarray(lengths[0]).tolist()} > {1}
 
 
-# The guide, and the pole
-
-GUIDE = """
-from flax import nnx
-import optax
-from artifex.generative_models.training import (
-    REINFORCEConfig,
-    REINFORCETrainer,
-)
-
-# Setup model and optimizer
-model = YourPolicyModel(rngs=nnx.Rngs(0))
-optimizer = nnx.Optimizer(model, optax.adam(1e-4), wrt=nnx.Param)
-
-# Create trainer
-config = REINFORCEConfig(gamma=0.99, entropy_coeff=0.01)
-trainer = REINFORCETrainer(model, optimizer, config)
-
-# Training step
-batch = {
-    "observations": observations,  # State observations
-    "actions": actions,            # Actions taken
-    "rewards": rewards,            # Rewards received
-}
-metrics = trainer.train_step(batch)
-print(f"Policy loss: {metrics['policy_loss']:.4f}")
-"""
-
-
-@pytest.mark.filterwarnings("ignore:REINFORCETrainer. dones")
-def test_the_guides_block_runs_as_it_stands(capsys):
-    names = {
-        "YourPolicyModel": lambda rngs: MLP(4, [8], 2, rngs=rngs),
-        "observations": jax.random.normal(jax.random.key(0), (32, 4)),
-        "actions": jax.random.randint(jax.random.key(1), (32,), 0, 2),
-        "rewards": jnp.ones(32),
-    }
-    exec(GUIDE.replace("artifex.generative_models.training", "artifex_rl"), names)
-    assert capsys.readouterr().out.startswith("Policy loss: ")
-    assert {"loss", "mean_reward", "reward_std", "entropy"} <= set(names["metrics"])
+# The pole
 
 
 class ActorCritic(nnx.Module):
