@@ -39,13 +39,19 @@ def train_calls(
     if batch_size is None:
         if step_arguments:
             return _from_iterable(trainer, [data], steps, step_arguments)
-        prepared = trainer._place(trainer.prepare(data))
-        return _from_arrays(trainer, prepared, None, steps, None, steps_per_call)
+        prepared = _prepare(trainer, data)
+        return _from_arrays(trainer, trainer._place(prepared), None, steps, None, steps_per_call)
     if step_arguments or not trainer.independent_rows:
         what = next(iter(step_arguments), type(trainer).__name__)
         raise ValueError(f"batch_size: got {batch_size}, needs None with {what}: pass whole batches")
-    prepared = trainer.prepare(data)
+    prepared = _prepare(trainer, data)
     return _from_arrays(trainer, prepared, _count_rows(prepared, batch_size), steps, batch_size, steps_per_call)
+
+
+def _prepare(trainer: Any, data: Any) -> Any:
+    prepared = trainer.prepare(data)
+    trainer.validate(prepared)
+    return prepared
 
 
 def _from_iterable(trainer, batches, steps, step_arguments):
@@ -69,7 +75,8 @@ def _from_arrays(trainer, data, size, steps, batch_size, steps_per_call):
         if length > 1:
             yield trainer._train_many(data, rows, length)
         else:  # not as a scan of one: a convolution within a scan is far slower on CPU
-            yield [trainer._train_on(data if rows is None else trainer._place(take_rows(data, rows[0])))]
+            batch = data if rows is None else trainer._place(take_rows(data, rows[0]))
+            yield trainer._keep(*trainer._start(batch))
         done += length
 
 

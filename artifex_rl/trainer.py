@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from artifex_rl.loop import shard_rows, take_rows, train_calls
-from artifex_rl.metrics import Metrics, pack
+from artifex_rl.metrics import Metrics, PackedMetrics, pack
 from artifex_rl.state import TrainState, Variables
 
 
@@ -84,6 +84,12 @@ class Trainer(abc.ABC):
     def prepare(self, batch: Any) -> Any:
         """Check a batch on the host and bring it into the form that `compute_loss` reads. Nothing has changed yet."""
         return batch
+
+    def validate(self, batch: Any) -> None:  # noqa: B027 (there may be nothing to check)
+        """Check the numbers of a batch that `prepare` returned: it has time while the device computes the step.
+
+        The step is kept only if this raises nothing.
+        """
 
     def update(self, state: TrainState, batch: Any, key: Array) -> tuple[TrainState, Metrics]:
         """The pure update of one `train_step`: here one gradient step. PPO makes it epochs of minibatches."""
@@ -170,12 +176,17 @@ class Trainer(abc.ABC):
             ValueError: the batch is not what the trainer needs. Nothing has changed.
             FloatingPointError: the loss is NaN or infinite. Nothing has changed.
         """
-        return self._train_on(self._place(self.prepare(batch)))
+        batch = self.prepare(batch)
+        step = self._start(self._place(batch))
+        self.validate(batch)
+        return self._keep(*step)[0]
 
     def evaluate(self, batch: Any) -> dict[str, float]:
         """The loss and metrics of a batch, with the model in its evaluation mode; nothing changes."""
-        batch = self._place(self.prepare(batch))
-        return self._compiled_evaluate(*self.state, batch, self._key_data, self._device_config).unpack()[0]
+        batch = self.prepare(batch)
+        self.validate(batch)
+        arguments = (*self.state, self._place(batch), self._key_data, self._device_config)
+        return self._compiled_evaluate(*arguments).unpack()[0]
 
     def fit(
         self,
@@ -248,18 +259,18 @@ class Trainer(abc.ABC):
 
     # How it is done
 
-    def _train_on(self, batch: Any) -> dict[str, float]:
-        """One compiled step on a prepared batch. State and metrics are kept once the loss is known to be a number."""
-        state, metrics = self._compiled_step(*self.state, batch, self._key_data, self._device_config)
-        return self._keep(state, metrics.unpack())[0]
+    def _start(self, batch: Any) -> tuple[TrainState, PackedMetrics]:
+        """Begin one compiled step on a prepared batch: the device computes on while Python goes on."""
+        return self._compiled_step(*self.state, batch, self._key_data, self._device_config)
 
     def _train_many(self, data: Any, rows: np.ndarray | None, length: int) -> list[dict[str, float]]:
         """`length` compiled steps in one call: on all of `data`, or step i on its `rows[i]`."""
         arguments = (*self.state, data, rows, self._key_data, self._device_config)
-        state, metrics = self._compiled_steps(*arguments, length=length)
-        return self._keep(state, metrics.unpack())
+        return self._keep(*self._compiled_steps(*arguments, length=length))
 
-    def _keep(self, state: TrainState, metrics: list[dict[str, float]]) -> list[dict[str, float]]:
+    def _keep(self, state: TrainState, packed: PackedMetrics) -> list[dict[str, float]]:
+        """Wait for steps, and keep them once their losses are known to be numbers."""
+        metrics = packed.unpack()
         for step, now in enumerate(metrics, start=self.step):
             if not math.isfinite(now["loss"]):
                 raise FloatingPointError(

@@ -223,11 +223,12 @@ def parts(trainer, batch):
 
     state, metrics = compiled(prepared)
     calls = {
-        "checks on the host (prepare)": lambda: trainer.prepare(batch),
+        "shapes checked (prepare), before": lambda: trainer.prepare(batch),
+        "numbers checked (validate), meanwhile": lambda: trainer.validate(prepared),
         "compiled step, batch from the host": lambda: compiled(prepared),
         "compiled step, batch on the device": lambda: compiled(on_device),
         "state out of the variables": lambda: trainer.state,
-        "metrics to floats, state into the variables": lambda: trainer._keep(state, metrics.unpack()),
+        "metrics to floats, state into the variables": lambda: trainer._keep(state, metrics),
     }
     return {
         name: statistics.median(microseconds(call, STEPS_A_BLOCK) for _ in range(20)) for name, call in calls.items()
@@ -243,7 +244,7 @@ def measure(name, trainer, batch, hand, blocks):
     prepared = trainer.prepare(batch)
     step = compare(lambda: trainer.train_step(batch), lambda: hand.step(batch), blocks, STEPS_A_BLOCK)
     scan = compare(lambda: trainer._train_many(prepared, None, SCANNED), lambda: hand.scan(batch), blocks, 1)
-    bare = compare(lambda: trainer._train_on(prepared), lambda: hand.step(batch), blocks, STEPS_A_BLOCK)
+    bare = compare(lambda: trainer._keep(*trainer._start(prepared))[0], lambda: hand.step(batch), blocks, STEPS_A_BLOCK)
     return *step, bare[2], scan[0] / SCANNED, scan[1] / SCANNED, scan[2]
 
 

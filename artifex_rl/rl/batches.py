@@ -44,7 +44,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "ref_rejected_log_probs": ("reference_rejected_log_probs",),
 }
 
-_ALL_NAMES = {key for name, others in ALIASES.items() for key in (name, *others)}
+_CANONICAL = {key: name for name, others in ALIASES.items() for key in (name, *others)}
 
 
 @jax.tree_util.register_static
@@ -91,21 +91,24 @@ def read_batch(batch: Any, required: Sequence[str], optional: Sequence[str] = ()
         batch = batch._asdict()
     if not isinstance(batch, Mapping):
         raise ValueError(f"batch: got {type(batch).__name__}, needs a mapping with {_listed(required)}")
-    given = {key: value for key, value in batch.items() if value is not None}
-    read, used = {}, set()
-    for name in (*required, *optional):
-        names = [key for key in (name, *ALIASES.get(name, ())) if key in given]
-        if len(names) > 1:
-            raise ValueError(f"{name}: got both {names[0]!r} and {names[1]!r}, needs one of them")
-        used.update(names)
-        if names:
-            read[name] = read_group_size(given[names[0]]) if name == "group_size" else _read(name, given[names[0]])
+    names, read, unknown = (*required, *optional), {}, []
+    for key, value in batch.items():
+        name = _CANONICAL.get(key, key)
+        if value is None:
+            continue
+        if name in names:
+            if name in read:
+                first = next(k for k, v in batch.items() if _CANONICAL.get(k, k) == name and v is not None)
+                raise ValueError(f"{name}: got both {first!r} and {key!r}, needs one of them")
+            read[name] = read_group_size(value) if name == "group_size" else _read(name, value)
+        elif key not in _CANONICAL:
+            unknown.append(key)
     missing = [name for name in required if name not in read]
     if missing:
         has = ", ".join(map(repr, batch)) or "nothing"
         raise ValueError(f"batch: needs {_listed(missing)}; it has {has}")
-    for key in given.keys() - used - _ALL_NAMES:
-        close = difflib.get_close_matches(str(key), (*required, *optional), n=1, cutoff=0.8)
+    for key in unknown:
+        close = difflib.get_close_matches(str(key), names, n=1, cutoff=0.8)
         if close:
             raise ValueError(f"batch: got the unknown key {key!r}, needs {close[0]!r} if that is what it is")
     return read
@@ -119,9 +122,28 @@ def read_group_size(value: Any) -> StaticInt:
     return StaticInt(value)
 
 
+def leaves(value: Any) -> list[Any]:
+    """The arrays of an entry, which is most often a single one."""
+    return [value] if hasattr(value, "shape") else jax.tree.leaves(value)
+
+
+def signature(entries: tuple[Any, ...]) -> Any:
+    """What compiled code depends on: the structure, shapes and types of entries; to be used as a key."""
+    if not all(hasattr(entry, "shape") for entry in entries):
+        entries, treedef = jax.tree.flatten(entries)
+        return treedef, signature(tuple(entries))
+    return tuple((entry.shape, entry.dtype) for entry in entries)
+
+
+def as_floats(value: Any) -> np.ndarray:
+    """As a NumPy array of float32, or of float64 if it is one."""
+    array = np.asarray(value)
+    return array if array.dtype == np.float64 else array.astype(np.float32, copy=False)
+
+
 def check_finite(name: str, value: Any, mask: np.ndarray | None = None) -> None:
     """ValueError for a NaN or an infinity where the mask is true."""
-    for leaf in jax.tree.leaves(value):
+    for leaf in leaves(value):
         array = np.asarray(leaf)
         if array.dtype.kind not in "biu" and not np.isfinite(array).all():
             bad = ~np.isfinite(array)
@@ -137,12 +159,10 @@ def check_finite(name: str, value: Any, mask: np.ndarray | None = None) -> None:
 
 def check_leading(name: str, value: Any, lead: tuple[int, ...], like: str = "rewards") -> None:
     """ValueError unless every array of the entry begins with these axes."""
-    for leaf in jax.tree.leaves(value):
-        if np.shape(leaf)[: len(lead)] != lead:
+    for leaf in leaves(value):
+        if leaf.shape[: len(lead)] != lead:
             axes = ", ".join(map(str, lead))
-            raise ValueError(
-                f"{name}: got shape {np.shape(leaf)}, needs ({axes}, ...), with the leading axes of {like}"
-            )
+            raise ValueError(f"{name}: got shape {leaf.shape}, needs ({axes}, ...), with the leading axes of {like}")
 
 
 def check_shape(name: str, value: Any, *shapes: tuple[int, ...]) -> None:

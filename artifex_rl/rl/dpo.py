@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from artifex_rl.configs import DPOConfig
 from artifex_rl.rl.losses import MAX_LOG_RATIO, compute_dpo_loss, compute_simpo_loss
 from artifex_rl.rl.policies import Evaluation, FrozenPolicy, as_policy
-from artifex_rl.rl.preferences import REFERENCES, SIDES, check_preferences
+from artifex_rl.rl.preferences import REFERENCES, SIDES, check_preference_numbers, check_preferences
+from artifex_rl.rl.specification import Specification
 from artifex_rl.rl.trainer import warn_caller
 from artifex_rl.trainer import Metrics, Trainer, TrainState
 
@@ -69,7 +68,11 @@ class DPOTrainer(Trainer):
         as_policy(model)
         super().__init__(model, optimizer, config, **options)
         self._reference = None if reference_model is None else FrozenPolicy(reference_model, model)
-        self._specifications: dict[Any, Evaluation] = {}
+        self._specification = Specification(
+            lambda state, observations, responses, axes: as_policy(self.merge(state)[0]).evaluate(
+                observations, responses
+            )
+        )
 
     def compute_loss(self, model: nnx.Module, batch: dict[str, Any], key: Array) -> tuple[Array, Metrics]:
         config = self.config
@@ -109,7 +112,7 @@ class DPOTrainer(Trainer):
 
     def prepare(self, batch: Any) -> dict[str, Any]:
         """The batch checked and with the reference's log-probabilities; see `check_preferences`."""
-        batch = check_preferences(batch, self.specification, self._reference, self.config.reference_free)
+        batch = check_preferences(batch, self._specify, self._reference, self.config.reference_free)
         if "chosen" not in batch:
             warn_caller(
                 self,
@@ -118,28 +121,12 @@ class DPOTrainer(Trainer):
             )
         return batch
 
-    def specification(self, observations: Any, actions: Any) -> Evaluation:
-        """Shapes of what the policy says about responses; traced once for each shape.
+    def validate(self, batch: dict[str, Any]) -> None:
+        """The numbers of a prepared batch checked; see `check_preference_numbers`."""
+        check_preference_numbers(batch, self._specify)
 
-        Raises:
-            ValueError: the policy cannot read the observations or the responses.
-        """
-        leaves, treedef = jax.tree.flatten((observations, actions))
-        key = (treedef, *((np.shape(leaf), leaf.dtype) for leaf in leaves))
-        if key not in self._specifications:
-
-            def look(state, observations, actions):
-                return as_policy(self.merge(state)[0]).evaluate(observations, actions)
-
-            try:
-                self._specifications[key] = jax.eval_shape(look, self.state, observations, actions)
-            except (TypeError, ValueError, IndexError) as error:
-                seen, said = jax.tree.map(np.shape, (observations, actions))
-                raise ValueError(
-                    f"observations and chosen or rejected: got shapes {seen} and {said}, which the policy cannot "
-                    f"read: {error}"
-                ) from error
-        return self._specifications[key]
+    def _specify(self, observations: Any, responses: Any, name: str) -> Evaluation:
+        return self._specification(lambda: self.state, observations, responses, name=name)
 
     def _response_log_probs(self, model: nnx.Module, batch: dict[str, Any], side: str) -> Float[Array, "B"]:
         """log π(y|x) of each response, summed over its tokens."""

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from artifex_rl.envs.rollout import rollout
-from artifex_rl.rl.batches import check_finite, check_shape
+from artifex_rl.rl.batches import as_floats, check_finite, check_shape
 from artifex_rl.rl.policies import as_policy
 from artifex_rl.rl.trainer import masked_mean
 
@@ -166,7 +166,7 @@ def complete_values(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_values(batch: dict[str, Any], sequential: bool) -> dict[str, Any]:
-    """What `check_experience` has checked, with "values" and "next_values" as finite floats of the right shape.
+    """What `check_experience` has checked, with "values" and "next_values" as floats of the right shape.
 
     What the mask leaves out becomes 0: nothing there, be it NaN, reaches compiled code.
 
@@ -177,7 +177,7 @@ def check_values(batch: dict[str, Any], sequential: bool) -> dict[str, Any]:
     if sequential:
         for name in {"truncations", "next_values", "last_value"} & batch.keys():
             raise ValueError(f"{name}: got one, needs none: a response is an episode that ends with its last token")
-        shape = np.shape(batch["log_probs"])
+        shape = batch["log_probs"].shape
         check_shape("values", batch["values"], shape)
     else:
         check_shape("values", batch["values"], shape, (shape[0] + 1, *shape[1:]))
@@ -185,14 +185,17 @@ def check_values(batch: dict[str, Any], sequential: bool) -> dict[str, Any]:
         raise ValueError(
             "next_values: got none, needs the value of the state that each step reached, because truncations is given"
         )
-    if "last_value" in batch and np.shape(batch["values"]) != shape:
-        raise ValueError(f"last_value: got one beside values of shape {np.shape(batch['values'])}, needs one of them")
+    if "last_value" in batch:
+        check_finite("last_value", batch["last_value"])  # here, as it is about to become the last of next_values
+    elif batch["values"].shape != shape:
+        check_finite("values", batch["values"])
+    if "last_value" in batch and batch["values"].shape != shape:
+        raise ValueError(f"last_value: got one beside values of shape {batch['values'].shape}, needs one of them")
     if "next_values" in batch:
         check_shape("next_values", batch["next_values"], shape)
     for name in ("rewards", "values", "next_values"):
         if name in batch:
-            array = np.asarray(batch[name])
-            counts = mask if mask is not None and mask.shape == array.shape else np.ones(array.shape, bool)
-            check_finite(name, array, counts)
-            batch[name] = np.where(counts, array.astype(np.result_type(array, np.float32)), np.float32(0))
+            array = as_floats(batch[name])
+            counts = mask is not None and mask.shape == array.shape
+            batch[name] = np.where(mask, array, np.zeros((), array.dtype)) if counts else array
     return batch

@@ -86,29 +86,30 @@ class PPOTrainer(RLTrainer):
 
     def update(self, state: TrainState, batch: dict[str, Any], key: Array) -> tuple[TrainState, Metrics]:
         """Algorithm 1's inner loop: K epochs of minibatches on the advantages of one batch."""
-        rows, metrics = self.estimate_advantages(batch)
+        config, (rows, metrics) = self.config, self.estimate_advantages(batch)
         num_rows = len(rows["advantages"])
-        slots, is_real = onpolicy.cut_evenly(num_rows, self.config.num_minibatches)
+        slots, is_real = onpolicy.cut_evenly(num_rows, config.num_minibatches)
+        order_key, key = jax.random.split(key)
 
         def minibatch(carry, now):
             (state, stopped), (chosen, real, key) = carry, now
-            part = take_rows(rows, chosen)
-            part["mask"] = part["mask"] & real.reshape(-1, *[1] * (part["mask"].ndim - 1))
-            moved, metrics = self.gradient_step(state, part, key, self.config.max_grad_norm)
+            part = rows
+            if len(slots) > 1:  # all rows are all rows, in whatever order
+                part = take_rows(rows, chosen)
+                part["mask"] = part["mask"] & real.reshape(-1, *[1] * (part["mask"].ndim - 1))
+            moved, metrics = self.gradient_step(state, part, key, config.max_grad_norm)
             stop = stopped
-            if self.config.target_kl is not None:  # this update and those after it are left out
-                stop = stopped | (metrics["approx_kl"] > self.config.target_kl)
+            if config.target_kl is not None:  # this update and those after it are left out
+                stop = stopped | (metrics["approx_kl"] > config.target_kl)
                 moved = jax.tree.map(lambda new, old: jnp.where(stop, old, new), moved, state)
             return (moved, stop), (metrics, ~stopped)
 
-        def epoch(carry, key):
-            order_key, *keys = jax.random.split(key, len(slots) + 1)
-            order = jax.random.permutation(order_key, num_rows)
-            return jax.lax.scan(minibatch, carry, (order[slots], is_real, jnp.stack(keys)))
-
-        keys = jax.random.split(key, self.config.num_epochs)
-        (state, _), (updates, looked_at) = jax.lax.scan(epoch, (state, jnp.asarray(False)), keys)
-        return state, metrics | {name: masked_mean(each, looked_at) for name, each in updates.items()}
+        order_keys = jax.random.split(order_key, config.num_epochs)
+        orders = jax.vmap(lambda key: jax.random.permutation(key, num_rows))(order_keys)
+        chosen, real = orders[:, slots].reshape(-1, slots.shape[1]), np.tile(is_real, (config.num_epochs, 1))
+        updates = (chosen, real, jax.random.split(key, len(chosen)))
+        (state, _), (seen, looked_at) = jax.lax.scan(minibatch, (state, jnp.asarray(False)), updates)
+        return state, metrics | {name: masked_mean(each, looked_at) for name, each in seen.items()}
 
     def estimate_advantages(self, batch: dict[str, Any]) -> tuple[dict[str, Any], Metrics]:
         """The batch as rows, `(T·N, ...)` or `(B, T)` for responses, with "advantages", "returns" and a "mask"."""

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from artifex_rl.rl.batches import check_finite, check_leading, check_shape, read_batch, read_mask
+from artifex_rl.rl.batches import as_floats, check_finite, check_leading, check_shape, read_batch, read_mask
 from artifex_rl.rl.distributions import Categorical
 from artifex_rl.rl.policies import Evaluation
+from artifex_rl.rl.specification import check_actions
 
 SIDES = ("chosen", "rejected")
 RESPONSES = ("observations", *SIDES)
@@ -20,11 +21,11 @@ MASKS = ("chosen_mask", "chosen_lengths", "rejected_mask", "rejected_lengths")
 
 def check_preferences(
     batch: Any,
-    specify: Callable[[Any, Any], Evaluation],
+    specify: Callable[[Any, Any, str], Evaluation],
     reference: Callable[..., Evaluation] | None,
     reference_free: bool,
 ) -> dict[str, Any]:
-    """Check a batch of preferences, and bring it into the form that `DPOTrainer` computes with.
+    """Check the shapes of a batch of preferences, and bring it into the form that `DPOTrainer` computes with.
 
     Afterwards there are either "observations", "chosen" and "rejected", with "chosen_mask" and "rejected_mask"
     `(B, T)` where responses have tokens, or "chosen_log_probs" and "rejected_log_probs" as `(B,)` sums; and in both
@@ -32,7 +33,8 @@ def check_preferences(
 
     Args:
         batch: see `DPOTrainer`.
-        specify: what the policy says about (observations, actions), as shapes; raises where it cannot read them.
+        specify: what the policy says about (observations, responses, their name), as shapes; raises where it cannot
+            read them.
         reference: the live reference, or None.
         reference_free: whether no reference is needed.
 
@@ -48,7 +50,6 @@ def check_preferences(
     ready = {}
     if trains:
         check_leading("observations", given["observations"], np.shape(given["chosen"])[:1], like="chosen")
-        check_finite("observations", given["observations"])
         ready["observations"] = given["observations"]
     for side in SIDES:
         name = side if trains else f"{side}_log_probs"
@@ -57,24 +58,47 @@ def check_preferences(
         if np.ndim(responses) == 0:
             raise ValueError(f"{name}: got shape (), needs (B, ...), one response for each pair")
         check_leading(name, responses, np.shape(given[first])[:1], like=first)
-        seen = specify(given["observations"], responses) if trains else None
+        seen = specify(given["observations"], responses, name) if trains else None
         scored = seen.log_probs.shape if trains else responses.shape
         if len(scored) > 2:
             raise ValueError(f"{name}: got shape {scored}, needs (B,) or (B, T)")
         mask, ready[f"{side}_lengths"] = _read_lengths(given, side, scored, trains)
         if trains:
-            _check_actions(name, responses, seen)
             ready[side] = responses
             if mask is not None:
                 ready[f"{side}_mask"] = mask
         else:
-            check_finite(name, responses, mask)
             ready[name] = _total(responses, mask)
         if not reference_free:
-            name, discrete = f"ref_{side}_log_probs", trains and isinstance(seen.distribution, Categorical)
+            name = f"ref_{side}_log_probs"
             log_probs = given[name] if name in given else reference(given["observations"], responses, mask).log_probs
-            ready[name] = _read_reference(name, log_probs, scored, mask, discrete)
+            check_shape(name, log_probs, *dict.fromkeys([scored[:1], scored]))
+            ready[name] = _total(log_probs, mask if np.ndim(log_probs) == 2 else None)
     return ready
+
+
+def check_preference_numbers(batch: dict[str, Any], specify: Callable[[Any, Any, str], Evaluation]) -> None:
+    """Check the numbers of a batch of which `check_preferences` has checked the shapes.
+
+    Raises:
+        ValueError: NaN or an infinity under the mask, an action that the policy does not have, or a probability
+            above 1; the message names the key, what it got, and what it needs.
+    """
+    if "observations" in batch:
+        check_finite("observations", batch["observations"])
+    for side in SIDES:
+        discrete = False
+        if side in batch:
+            seen = specify(batch["observations"], batch[side], side)
+            check_actions(side, batch[side], seen)
+            discrete = isinstance(seen.distribution, Categorical)
+        for name in (f"{side}_log_probs", f"ref_{side}_log_probs"):
+            if name in batch:
+                check_finite(name, batch[name])
+                if discrete and batch[name].max() > 1e-3:
+                    raise ValueError(
+                        f"{name}: got {batch[name].max():.4g}, needs logarithms of probabilities, which are at most 0"
+                    )
 
 
 def _check_reference(given: dict[str, Any], reference: Any) -> None:
@@ -119,32 +143,8 @@ def _read_lengths(
     return mask if len(scored) == 2 else None, lengths.astype(np.float32)
 
 
-def _check_actions(name: str, responses: Any, seen: Evaluation) -> None:
-    check_finite(name, responses)
-    if hasattr(seen.distribution, "check_actions"):
-        try:
-            seen.distribution.check_actions(np.asarray(responses))
-        except ValueError as error:
-            raise ValueError(str(error).replace("actions:", f"{name}:", 1)) from None
-
-
-def _read_reference(
-    name: str, log_probs: Any, scored: tuple[int, ...], mask: np.ndarray | None, discrete: bool
-) -> np.ndarray:
-    check_shape(name, log_probs, *dict.fromkeys([scored[:1], scored]))
-    log_probs = np.asarray(log_probs)
-    mask = mask if log_probs.ndim == 2 else None
-    check_finite(name, log_probs, mask)
-    total = _total(log_probs, mask)
-    if discrete and total.max() > 1e-3:
-        raise ValueError(f"{name}: got {total.max():.4g}, needs logarithms of probabilities, which are at most 0")
-    return total
-
-
 def _total(log_probs: Any, mask: np.ndarray | None) -> np.ndarray:
     """`(B,)` sums over the tokens that count."""
-    log_probs = np.asarray(log_probs)
-    if log_probs.dtype != np.float64:
-        log_probs = log_probs.astype(np.float32)
+    log_probs = as_floats(log_probs)
     counted = log_probs if mask is None else np.where(mask, log_probs, np.zeros((), log_probs.dtype))
     return counted.reshape(len(counted), -1).sum(axis=1)

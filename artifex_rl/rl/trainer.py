@@ -16,9 +16,10 @@ from jaxtyping import Array, Float
 
 import artifex_rl
 from artifex_rl.rl.batches import check_finite, one_step_batch, read_batch, repeat_rows
-from artifex_rl.rl.experience import check_experience
+from artifex_rl.rl.experience import check_experience, check_numbers
 from artifex_rl.rl.policies import Evaluation, as_policy
 from artifex_rl.rl.scoring import score_samples
+from artifex_rl.rl.specification import Specification
 from artifex_rl.trainer import Trainer, TrainState
 
 #: Keys for drawing samples come from a stream of their own, apart from those of the steps 0, 1, 2, …
@@ -43,7 +44,11 @@ class RLTrainer(Trainer):
         as_policy(model)
         super().__init__(model, optimizer, config, **options)
         self._compiled_sample = jax.jit(self._sample)
-        self._specifications: dict[Any, Evaluation] = {}
+        self._specification = Specification(
+            lambda state, observations, actions, axes: self.evaluate_actions(
+                self.merge(state)[0], observations, actions, batch_axes=axes
+            )
+        )
 
     @property
     def num_generations(self) -> int:
@@ -99,14 +104,19 @@ class RLTrainer(Trainer):
                 f"observations: got shape {shapes}, for which the policy cannot draw: {error}"
             ) from error
         more = {"mask": mask} if mask is not None and _takes(reward_fn, "mask") else {}
-        rewards = np.asarray(score_samples("reward_fn", reward_fn, actions, observations, **more))
+        samples = self.model.outcome(actions) if hasattr(self.model, "outcome") else actions
+        rewards = np.asarray(score_samples("reward_fn", reward_fn, samples, observations, **more))
         check_finite(f"reward_fn ({getattr(reward_fn, '__name__', type(reward_fn).__name__)})", rewards)
         return one_step_batch(observations, actions, rewards, log_probs, values, mask)
 
     def prepare(self, batch: Any) -> dict[str, Any]:
-        """The batch under canonical names and checked; see `check_experience` for what it is then."""
+        """The batch under canonical names, its shapes checked; see `check_experience` for what it is then."""
         batch = read_batch(batch, self.required, self.optional)
         return check_experience(batch, self.specification, self.sequential, self.num_generations)
+
+    def validate(self, batch: dict[str, Any]) -> None:
+        """The numbers of a prepared batch checked; see `check_numbers`."""
+        check_numbers(batch, self.specification(batch), self.batch_axes(batch))
 
     def evaluate_actions(
         self, model: nnx.Module, observations: Any, actions: Any, mask: Any = None, batch_axes: int = 1
@@ -134,22 +144,9 @@ class RLTrainer(Trainer):
         Raises:
             ValueError: the policy cannot read the observations or the actions.
         """
-        axes, inputs = self.batch_axes(batch), (batch["observations"], batch["actions"])
-        leaves, treedef = jax.tree.flatten(inputs)
-        key = (treedef, axes, *((np.shape(leaf), leaf.dtype) for leaf in leaves))
-        if key not in self._specifications:
-
-            def look(state, observations, actions):
-                return self.evaluate_actions(self.merge(state)[0], observations, actions, batch_axes=axes)
-
-            try:
-                self._specifications[key] = jax.eval_shape(look, self.state, *inputs)
-            except (TypeError, ValueError, IndexError) as error:
-                seen, done = jax.tree.map(np.shape, inputs)
-                raise ValueError(
-                    f"observations and actions: got shapes {seen} and {done}, which the policy cannot read: {error}"
-                ) from error
-        return self._specifications[key]
+        return self._specification(
+            lambda: self.state, batch["observations"], batch["actions"], self.batch_axes(batch)
+        )
 
     def _sample(self, variables, step, observations, key):
         policy = as_policy(self.merge(TrainState(variables, step))[0])
