@@ -23,10 +23,9 @@ from artifex_rl import (
 )
 from artifex_rl.models import MLP
 
-pytestmark = pytest.mark.slow  # many variants to compile, a second or so each
-
 PROMPTS, GROUP, TOKENS, VOCABULARY = 3, 4, 3, 5
 ROWS = PROMPTS * GROUP
+SGD = optax.sgd(1.0)
 
 
 class Writer(nnx.Module):
@@ -57,9 +56,38 @@ def writer(seed=0):
     return SequencePolicy(network, max_length=TOKENS)
 
 
+def chooser(seed=0):
+    return MLP(2, [8], VOCABULARY, rngs=nnx.Rngs(seed))
+
+
 def make(model, optimizer=None, reference_model=None, **settings):
     optimizer = nnx.Optimizer(model, optimizer or optax.adam(1e-2), wrt=nnx.Param)
     return GRPOTrainer(model, optimizer, GRPOConfig(**settings), reference_model=reference_model)
+
+
+def start(kind=writer, reference=None, **settings):
+    """A trainer in its first state. Those that differ in numbers alone are one, so that it is compiled once."""
+    config = GRPOConfig(**settings)
+    key = kind, reference, jax.tree.structure(config)
+    if key not in TRAINERS:
+        trainer = make(kind(), SGD, None if reference is None else kind(reference), **settings)
+        TRAINERS[key] = trainer, jax.tree.map(jnp.copy, trainer.state)
+    trainer, state = TRAINERS[key]
+    trainer.state, trainer.config = state, config
+    return trainer
+
+
+TRAINERS = {}
+
+
+def end_of(batch, trainer):
+    """The parameters after a step."""
+    trainer.train_step(batch)
+    return parameters(trainer.model)
+
+
+def without(batch, *names):
+    return {name: value for name, value in batch.items() if name not in names}
 
 
 def single_actions(seed=0):
@@ -95,8 +123,8 @@ def parameters(model):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))]
 
 
-def assert_same_parameters(one, other, **tolerance):
-    for a, b in zip(parameters(one), parameters(other), strict=True):
+def assert_same(one, other, **tolerance):
+    for a, b in zip(one, other, strict=True):
         np.testing.assert_allclose(a, b, **tolerance)
 
 
@@ -154,33 +182,37 @@ def step_by_hand(model, batch, config, reference=None):
     "settings",
     [
         {},
-        {"advantage_scale": "batch", "loss_aggregation": "token", "clip_param_high": 0.5},
-        {"advantage_scale": "none", "loss_aggregation": "constant", "beta": 0.3, "kl_estimator": "k1"},
-        {"loss_aggregation": "constant", "max_length": 7, "kl_estimator": "k2", "beta": 0.3},
-        {"ratio_level": "sequence", "clip_param": 0.05, "entropy_coeff": 0.2},
-        {"kl_estimator": "exact", "beta": 0.5, "loss_aggregation": "token"},
-        {"gamma": 0.5, "beta": 0.0},
+        *(
+            pytest.param(settings, marks=pytest.mark.slow)
+            for settings in (
+                {"kl_estimator": "exact", "beta": 0.5, "loss_aggregation": "token"},
+                {"advantage_scale": "batch", "loss_aggregation": "token", "clip_param_high": 0.5},
+                {"advantage_scale": "none", "loss_aggregation": "constant", "beta": 0.3, "kl_estimator": "k1"},
+                {"loss_aggregation": "constant", "max_length": 7, "kl_estimator": "k2", "beta": 0.3},
+                {"ratio_level": "sequence", "clip_param": 0.05, "entropy_coeff": 0.2},
+                {"gamma": 0.5, "beta": 0.0},
+            )
+        ),
     ],
     ids=lambda settings: "-".join(map(str, settings.values())) or "guide",
 )
 def test_one_step_is_the_step_written_by_hand(settings):
-    batch, by_hand, reference = responses(), writer(), None
+    batch, by_hand, seed = responses(), writer(), None
     if settings.get("kl_estimator") == "exact":
-        reference = writer(seed=1)
-        del batch["ref_log_probs"]
+        batch, seed = without(batch, "ref_log_probs"), 1
     if "gamma" in settings:
         batch["rewards"] = np.random.default_rng(1).normal(size=(ROWS, TOKENS)).astype(np.float32)
-    trainer = make(nnx.clone(by_hand), optax.sgd(1.0), reference, **settings)
+    trainer = start(reference=seed, **settings)
     metrics = trainer.train_step(batch)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        loss, grad_norm = step_by_hand(by_hand, batch, trainer.config, reference)
+        loss, grad_norm = step_by_hand(by_hand, batch, trainer.config, seed and writer(seed))
     np.testing.assert_allclose(metrics["loss"], loss, rtol=2e-5, atol=1e-6)
     np.testing.assert_allclose(metrics["grad_norm"], grad_norm, rtol=2e-4)
-    assert_same_parameters(trainer.model, by_hand, rtol=1e-3, atol=2e-6)
+    assert_same(parameters(trainer.model), parameters(by_hand), rtol=1e-3, atol=2e-6)
 
 
 def test_the_loss_is_the_sum_of_its_metrics():
-    metrics = make(writer(), beta=0.3).train_step(responses())
+    metrics = start(beta=0.3).train_step(responses())
     total = metrics["policy_loss"] + 0.3 * metrics["kl_penalty"] - 0.01 * metrics["entropy"]
     assert metrics["loss"] == pytest.approx(total, abs=1e-6)
     assert metrics["kl_k3"] == metrics["kl_penalty"]
@@ -192,7 +224,7 @@ def test_the_loss_is_the_sum_of_its_metrics():
 
 
 def test_on_policy_the_loss_is_0_and_its_gradient_is_reinforces_with_the_group_as_baseline():
-    model = MLP(2, [8], VOCABULARY, rngs=nnx.Rngs(0))
+    model = chooser()
     batch = {**single_actions(), "dones": np.ones(ROWS)}
     grpo = make(model, optax.sgd(1.0), entropy_coeff=0.0, advantage_scale="none")
     other = nnx.clone(model)
@@ -205,50 +237,48 @@ def test_on_policy_the_loss_is_0_and_its_gradient_is_reinforces_with_the_group_a
     assert abs(metrics["policy_loss"]) < 1e-7 < 0.01 < metrics["grad_norm"]
     assert metrics["approx_kl"] == pytest.approx(0, abs=1e-9)
     assert metrics["clip_fraction"] == 0
-    assert_same_parameters(model, other, atol=1e-6)  # leave-one-out is the group's mean, times G / (G − 1)
+    # Leave-one-out is the group's mean, times G / (G − 1).
+    assert_same(parameters(model), parameters(other), atol=1e-6)
 
 
 def test_equal_rewards_teach_exactly_nothing():
-    model = MLP(2, [8], VOCABULARY, rngs=nnx.Rngs(0))
-    before = parameters(model)
-    trainer = make(model, entropy_coeff=0.0)
+    trainer = start(chooser, entropy_coeff=0.0)
+    before = parameters(trainer.model)
     metrics = trainer.train_step({**single_actions(), "rewards": np.full(ROWS, 0.1)})
     assert metrics["frac_zero_std"] == 1 and metrics["group_advantage_std"] == 0 and metrics["grad_norm"] == 0
-    for a, b in zip(before, parameters(model), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same(before, parameters(trainer.model), rtol=0, atol=0)
 
 
 def test_beta_0_and_no_reference_are_the_same_step():
     batch = responses()
     ends = []
     for beta, given in ((0.0, True), (0.5, False)):
-        trainer = make(writer(), beta=beta)
-        metrics = trainer.train_step(batch if given else {k: v for k, v in batch.items() if k != "ref_log_probs"})
+        trainer = start(beta=beta)
+        metrics = trainer.train_step(batch if given else without(batch, "ref_log_probs"))
         assert (metrics["kl_penalty"] > 0.01) == given  # measured, though it weighs nothing
-        ends.append(trainer.model)
-    assert_same_parameters(*ends, rtol=0, atol=0)
+        ends.append(parameters(trainer.model))
+    assert_same(*ends, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("settings", [{}, {"kl_estimator": "exact"}])
 def test_a_live_reference_gives_the_penalty_of_its_log_probs(settings):
     """KL(π ‖ π_ref) is 0 while the two are the same, and grows as one moves; the reference stays what it was."""
-    model = writer()
-    reference = nnx.clone(model)
-    trainer = make(model, reference_model=reference, beta=0.1, **settings)
-    batch = {k: v for k, v in responses().items() if k != "ref_log_probs"}
+    trainer, batch = start(reference=0, beta=0.1, **settings), without(responses(), "ref_log_probs")
     assert trainer.train_step(batch)["kl_penalty"] == pytest.approx(0, abs=1e-7)
     for _ in range(5):
         moved = trainer.train_step(batch)["kl_penalty"]
     assert moved > 1e-4
     if not settings:
-        seen = reference.evaluate(batch["observations"], batch["actions"])
-        other = make(nnx.clone(model), beta=0.1)
+        seen = writer(0).evaluate(batch["observations"], batch["actions"])
+        other = start(beta=0.1)
+        other.state = trainer.state
         given = other.train_step({**batch, "ref_log_probs": seen.log_probs})
         assert given["kl_penalty"] == pytest.approx(trainer.train_step(batch)["kl_penalty"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_exact_kl_is_what_k3_is_on_average():
-    model, reference = MLP(2, [8], VOCABULARY, rngs=nnx.Rngs(0)), MLP(2, [8], VOCABULARY, rngs=nnx.Rngs(1))
+    model, reference = chooser(0), chooser(1)
     kl = {}
     for estimator in ("k3", "exact"):
         trainer = make(model, optax.sgd(0.0), reference, num_generations=4000, kl_estimator=estimator)
@@ -271,22 +301,15 @@ def test_rewards_of_tokens_at_the_end_are_rewards_of_the_response_if_nothing_is_
     on_tokens = np.zeros((ROWS, TOKENS), np.float32)
     on_tokens[np.arange(ROWS), batch["lengths"] - 1] = batch["rewards"]
     for gamma, rewards in ((0.3, batch["rewards"]), (1.0, on_tokens)):  # gamma does not count for the first
-        trainer = make(writer(), gamma=gamma)
-        trainer.train_step({**batch, "rewards": rewards})
-        ends.append(trainer.model)
-    assert_same_parameters(*ends, atol=1e-6)
+        ends.append(end_of({**batch, "rewards": rewards}, start(gamma=gamma)))
+    assert_same(*ends, atol=1e-6)
 
 
 def test_dones_end_a_response_as_lengths_do():
-    batch, ends = responses(), []
-    rewards = np.random.default_rng(3).normal(size=(ROWS, TOKENS))
-    lengths = batch.pop("lengths")
-    dones = np.arange(TOKENS) >= lengths[:, None] - 1
-    for more in ({"dones": dones}, {"lengths": lengths}):
-        trainer = make(writer())
-        trainer.train_step({**batch, "rewards": rewards, **more})
-        ends.append(trainer.model)
-    assert_same_parameters(*ends, rtol=0, atol=0)
+    batch = {**responses(), "rewards": np.random.default_rng(3).normal(size=(ROWS, TOKENS))}
+    dones = np.arange(TOKENS) >= batch["lengths"][:, None] - 1
+    ends = [end_of(each, start()) for each in (batch, {**without(batch, "lengths"), "dones": dones})]
+    assert_same(*ends, rtol=0, atol=0)
 
 
 def test_what_is_masked_counts_for_nothing_not_even_nan():
@@ -295,19 +318,16 @@ def test_what_is_masked_counts_for_nothing_not_even_nan():
     for junk in (0.0, np.nan):
         spoilt = {name: np.where(mask, batch[name], junk) for name in ("log_probs", "ref_log_probs")}
         actions = np.where(mask, batch["actions"], 0 if np.isnan(junk) else 1)
-        trainer = make(writer())
-        trainer.train_step({**batch, **spoilt, "actions": actions, "mask": mask})
-        ends.append(trainer.model)
-    assert_same_parameters(*ends, rtol=0, atol=0)
+        ends.append(end_of({**batch, **spoilt, "actions": actions, "mask": mask}, start()))
+    assert_same(*ends, rtol=0, atol=0)
 
 
 def test_a_sample_whose_mask_is_false_is_not_in_its_group():
     """Without its fourth member the first group's mean is that of three."""
-    model = MLP(2, [8], VOCABULARY, rngs=nnx.Rngs(0))
     batch = single_actions()
     batch["rewards"][:GROUP] = [1, 2, 3, 1000]
     mask = np.arange(ROWS) != 3
-    trainer = make(model, advantage_scale="none")
+    trainer = start(chooser, advantage_scale="none")
     metrics = trainer.train_step(on_policy(trainer, {**batch, "mask": mask}))
     assert metrics["mean_reward"] == pytest.approx(batch["rewards"][mask].mean(), rel=1e-5)
     others = batch["rewards"][GROUP:].reshape(-1, GROUP)
@@ -316,38 +336,36 @@ def test_a_sample_whose_mask_is_false_is_not_in_its_group():
 
 
 def test_observations_of_prompts_are_repeated_for_their_group():
-    batch, ends = responses(), []
-    for observations in (batch["observations"], batch["observations"][::GROUP]):
-        trainer = make(writer())
-        trainer.train_step({**batch, "observations": observations})
-        ends.append(trainer.model)
-    assert_same_parameters(*ends, rtol=0, atol=0)
+    batch = responses()
+    prompts = batch["observations"], batch["observations"][::GROUP]
+    assert_same(*(end_of({**batch, "observations": each}, start()) for each in prompts), rtol=0, atol=0)
 
 
 def test_group_size_of_the_batch_overrides_the_config():
     batch = single_actions()
     batch["rewards"] = np.repeat([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2)  # equal in pairs, not in fours
-    trainer = make(MLP(2, [8], VOCABULARY, rngs=nnx.Rngs(0)), num_generations=4)
+    trainer = start(chooser)
     assert trainer.train_step({**batch, "group_size": 2})["frac_zero_std"] == 1
     assert trainer.train_step(batch)["frac_zero_std"] == 0
 
 
 def test_several_updates_are_several_steps_with_the_same_old_policy():
-    batch, together, apart = responses(), make(writer(), num_updates=3), make(writer())
+    batch, together, apart = responses(), start(num_updates=3), start()
     losses = [apart.train_step(batch)["loss"] for _ in range(3)]
     metrics = together.train_step(batch)
     assert together.step == 1 and metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
-    assert_same_parameters(together.model, apart.model, rtol=1e-3, atol=1e-5)
+    assert_same(parameters(together.model), parameters(apart.model), rtol=1e-3, atol=1e-5)
 
 
 def test_clipping_stops_where_it_says():
     """All ratios far above 1 + ε: only samples with negative advantages still have a gradient."""
     batch = {**single_actions(), "log_probs": np.full(ROWS, -10.0)}
-    trainer = make(MLP(2, [8], VOCABULARY, rngs=nnx.Rngs(0)), entropy_coeff=0.0)
+    trainer = start(chooser, entropy_coeff=0.0)
     metrics = trainer.train_step(batch)
     assert metrics["clip_fraction"] == 1 and np.isfinite(metrics["loss"]) and metrics["grad_norm"] > 0
 
 
+@pytest.mark.slow
 def test_continuous_actions_and_trajectories_with_two_axes():
     """(B, T) rewards of a policy of single actions: B trajectories, each a group's member, T actions each."""
     rng = np.random.default_rng(0)
@@ -375,7 +393,7 @@ def test_numbers_of_the_config_never_compile_again():
     model = writer()
     optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
     trainer = Counted(model, optimizer, GRPOConfig(clip_param_high=0.3), reference_model=writer(1))
-    batch = {k: v for k, v in responses().items() if k != "ref_log_probs"}
+    batch = without(responses(), "ref_log_probs")
     trainer.train_step(batch)
     once = len(traces)
     for name, value in (("clip_param", 0.1), ("beta", 0.0), ("entropy_coeff", 0.0), ("gamma", 0.5)):
@@ -430,32 +448,14 @@ BAD = {
 }
 
 
-def without(batch, name):
-    return {key: value for key, value in batch.items() if key != name}
-
-
-@pytest.fixture(scope="module")
-def trainers():
-    """One trainer for each config: a refused batch leaves it as it was."""
-    made = {}
-
-    def get(**settings):
-        key = tuple(settings.items())
-        if key not in made:
-            made[key] = make(MLP(2, [8], VOCABULARY, rngs=nnx.Rngs(0)), **settings)
-        return made[key]
-
-    return get
-
-
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_batch_is_refused(name, trainers):
+def test_a_bad_batch_is_refused(name):
     settings, spoil, words = BAD[name]
-    assert_refused(trainers(**settings), spoil(single_actions()), *words)
+    assert_refused(start(chooser, **settings), spoil(single_actions()), *words)
 
 
 def test_bad_batches_of_responses_are_refused():
-    trainer, batch = make(writer(), reference_model=writer(1)), without(responses(), "ref_log_probs")
+    trainer, batch = start(reference=1), without(responses(), "ref_log_probs")
     lengths = batch["lengths"]
     assert_refused(trainer, {**batch, "lengths": lengths + 3}, "lengths", "0 to 3")
     assert_refused(trainer, {**batch, "mask": np.ones((ROWS, TOKENS))}, "lengths", "mask")
@@ -466,13 +466,13 @@ def test_bad_batches_of_responses_are_refused():
 
 
 def test_the_exact_kl_needs_two_distributions_of_one_shape():
-    model, reference = MLP(2, [8], VOCABULARY, rngs=nnx.Rngs(0)), MLP(2, [8], VOCABULARY + 1, rngs=nnx.Rngs(0))
+    model, reference = chooser(), MLP(2, [8], VOCABULARY + 1, rngs=nnx.Rngs(0))
     trainer = make(model, reference_model=reference, kl_estimator="exact")
     assert_refused(trainer, single_actions(), "kl_estimator", "exact", "shape")
 
 
 def test_a_group_of_one_is_warned_of():
-    trainer = make(MLP(2, [8], VOCABULARY, rngs=nnx.Rngs(0)), num_generations=1)
+    trainer = make(chooser(), num_generations=1)
     with pytest.warns(UserWarning, match="group_size") as caught:
         trainer.train_step(single_actions())
     assert caught[0].filename == __file__

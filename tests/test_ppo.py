@@ -24,7 +24,10 @@ from artifex_rl.rl.onpolicy import (
     response_as_episode,
 )
 
-pytestmark = pytest.mark.slow  # many variants to compile, a second or so each
+
+def slow(*arguments):
+    return pytest.param(*arguments, marks=pytest.mark.slow)
+
 
 ACTIONS, FEATURES, STEPS = 3, 4, 12
 ONE_STEP = PPOConfig(num_epochs=1, num_minibatches=1)
@@ -34,12 +37,17 @@ RECORDER = optax.chain(optax.trace(decay=1.0), optax.scale(0.0))
 RECORD = dataclasses.replace(ONE_STEP, max_grad_norm=None, normalize_advantages=False)
 
 
-def make_trainer(config=ONE_STEP, transform=SGD, cls=PPOTrainer):
+def make_actor_critic(rngs):
+    model = ActorCritic(FEATURES, (8,), ACTIONS, rngs=rngs)
+    model.actor.layers.layers[-1].kernel[...] *= 100.0  # a policy with preferences
+    return model
+
+
+def make_trainer(config=ONE_STEP, transform=SGD, cls=PPOTrainer, model_class=make_actor_critic):
     """A trainer in its first state. Those that differ in numbers alone are one, so that it is compiled once."""
-    kind = jax.tree.structure(config), transform, cls
+    kind = jax.tree.structure(config), transform, cls, model_class
     if kind not in TRAINERS:
-        model = ActorCritic(FEATURES, (8,), ACTIONS, rngs=nnx.Rngs(0))
-        model.actor.layers.layers[-1].kernel[...] *= 100.0  # a policy with preferences
+        model = model_class(nnx.Rngs(0))
         trainer = cls(model, nnx.Optimizer(model, transform, wrt=nnx.Param), config)
         TRAINERS[kind] = trainer, jax.tree.map(jnp.copy, trainer.state)
     trainer, state = TRAINERS[kind]
@@ -112,7 +120,7 @@ def on_policy(trainer, batch):
     return batch | {"log_probs": np.asarray(jax.nn.log_softmax(logits))[np.arange(STEPS), batch["actions"]]}
 
 
-@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize("epochs", [1, slow(3)])
 def test_a_step_is_that_of_an_independent_ppo(epochs):
     # No minibatches: an epoch is one step along the whole batch's gradient, whatever the permutation.
     trainer, batch = make_trainer(dataclasses.replace(ONE_STEP, num_epochs=epochs), ADAM), make_batch()
@@ -202,7 +210,7 @@ def test_at_ratio_one_it_is_the_policy_gradient():
     assert_trees_close(gradient(trainer, batch), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("rows", "parts", "epochs"), [(12, 3, 2), (3, 7, 1)])
+@pytest.mark.parametrize(("rows", "parts", "epochs"), [(12, 3, 2), slow(3, 7, 1)])
 def test_every_step_counts_once_an_epoch(rows, parts, epochs):
     # With equal parts the gradients of an epoch add up to as many times that of the whole batch. Seven parts of
     # three steps are three parts: an empty one would be a step along nothing.
@@ -286,6 +294,7 @@ def test_numbers_of_the_config_never_recompile():
     assert len(set(results)) == len(results)
 
 
+@pytest.mark.slow
 def test_gradients_are_cut_to_their_norm():
     batch, moved = make_batch(), {}
     for limit in (1e-3, None):
@@ -373,6 +382,7 @@ def test_a_time_limit_is_no_death():
     np.testing.assert_allclose(stopped, [1 + 0.99 * 5 - 3, 1 - 4], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_collected_trajectory_is_what_the_policy_did():
     trainer, env = make_trainer(), CartPole(max_steps=5)
     model = ActorCritic(4, (8,), 2, rngs=nnx.Rngs(0))
@@ -406,14 +416,15 @@ def test_episode_returns_come_in_order_of_their_ends():
     assert episode_returns(rewards, dones).tolist() == [1.0, 0 + 2 + 4, 3 + 5 + 7]
 
 
+class Actor(nnx.Module):
+    def __init__(self, rngs):
+        self.linear = nnx.Linear(FEATURES, ACTIONS, rngs=rngs)
+
+    def __call__(self, observations):
+        return self.linear(observations)
+
+
 def test_a_model_without_critic_says_so():
-    class Actor(nnx.Module):
-        def __init__(self, rngs):
-            self.linear = nnx.Linear(FEATURES, ACTIONS, rngs=rngs)
-
-        def __call__(self, observations):
-            return self.linear(observations)
-
     model = Actor(nnx.Rngs(0))
     trainer = PPOTrainer(model, nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param), ONE_STEP)
     batch = make_batch()
@@ -433,6 +444,7 @@ class Gaussian(nnx.Module):
         return DiagonalGaussian(self.mean(observations), self.log_std[...]), self.value(observations)
 
 
+@pytest.mark.slow
 def test_continuous_actions():
     model = Gaussian(nnx.Rngs(0))
     trainer = PPOTrainer(model, nnx.Optimizer(model, optax.adam(0.02), wrt=nnx.Param))
@@ -457,9 +469,12 @@ class Letters(nnx.Module):
         return self.head(seen), self.value(seen)
 
 
+def make_writer(rngs):
+    return SequencePolicy(Letters(rngs), 4, eos_id=0)
+
+
 def make_sequence_trainer(config=ONE_STEP):
-    policy = SequencePolicy(Letters(nnx.Rngs(0)), 4, eos_id=0)
-    return PPOTrainer(policy, nnx.Optimizer(policy, ADAM, wrt=nnx.Param), config)
+    return make_trainer(config, ADAM, model_class=make_writer)
 
 
 def make_responses(**changes):
@@ -499,6 +514,7 @@ def test_rewards_of_tokens_stay_where_they_are():
     assert response_as_episode(tokens, mask)[0].tolist() == tokens.tolist()
 
 
+@pytest.mark.slow
 def test_responses_are_learned():
     trainer = make_sequence_trainer(PPOConfig(normalize_advantages=True))
     prompts = {"observations": np.ones((32, 2), int)}
@@ -510,6 +526,7 @@ def count_threes(samples, conditions, mask):
     return ((np.asarray(samples) == 3) & np.asarray(mask)).sum(1).astype(float)
 
 
+@pytest.mark.slow
 def test_impossible_and_vanishing_probabilities_stay_finite():
     for log_prob in (-1e4, -80.0, 0.0):
         trainer = make_trainer(PPOConfig(num_epochs=2, num_minibatches=2))
@@ -518,6 +535,7 @@ def test_impossible_and_vanishing_probabilities_stay_finite():
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params_of(trainer)))
 
 
+@pytest.mark.slow
 def test_a_pure_step_is_a_train_step():
     trainer, batch = make_trainer(PPOConfig()), make_batch()
     state = trainer.state
@@ -528,6 +546,7 @@ def test_a_pure_step_is_a_train_step():
     assert trainer.step == pure.step == 1
 
 
+@pytest.mark.slow
 def test_the_guides_images_of_a_vae_run_with_a_warning():
     class Encoder(nnx.Module):
         def __init__(self, rngs):
@@ -640,13 +659,6 @@ def test_bad_responses_are_refused(sequence_trainer, case):
 
 
 def test_a_reward_function_needs_a_critic_to_learn_from():
-    class Actor(nnx.Module):
-        def __init__(self, rngs):
-            self.linear = nnx.Linear(FEATURES, ACTIONS, rngs=rngs)
-
-        def __call__(self, observations):
-            return self.linear(observations)
-
     model = Actor(nnx.Rngs(0))
     trainer = PPOTrainer(model, nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param))
     batch = {"observations": np.zeros((4, FEATURES))}

@@ -13,8 +13,6 @@ from refusals import snapshot
 from artifex_rl import DPOConfig, DPOTrainer, REINFORCEConfig, REINFORCETrainer, as_policy, sweep
 from artifex_rl.models import MLP
 
-pytestmark = pytest.mark.slow  # many variants to compile, a second or so each
-
 ROWS, ACTIONS = 12, 3
 SEEDS = (3, 1, 4)
 
@@ -89,6 +87,7 @@ def test_seeds_and_configs_are_the_trainers_one_by_one_and_compile_once():
         assert_same_run(result, (c, s), trainer, trainer.fit(samples(), steps=5))
 
 
+@pytest.mark.slow
 def test_without_configs_the_trainers_own_count_and_there_is_no_axis_for_them():
     result = sweep(lambda seed: make(seed, config=REINFORCEConfig(entropy_coeff=seed / 10)), seeds=SEEDS,
                    data=samples(), steps=3)  # fmt: skip
@@ -97,6 +96,7 @@ def test_without_configs_the_trainers_own_count_and_there_is_no_axis_for_them():
     assert_same_run(result, (1,), trainer, trainer.fit(samples(), steps=3))
 
 
+@pytest.mark.slow
 def test_each_run_has_its_own_reference_and_its_own_order_of_a_dataset():
     configs = [DPOConfig(beta=beta) for beta in (0.1, 1.0)]
     result = sweep(make_dpo, seeds=SEEDS, configs=configs, data=preferences(), steps=6, batch_size=4)
@@ -105,6 +105,7 @@ def test_each_run_has_its_own_reference_and_its_own_order_of_a_dataset():
     assert_same_run(result, (1, 2), trainer, trainer.fit(preferences(), steps=6, batch_size=4))
 
 
+@pytest.mark.slow
 def test_each_run_may_draw_its_own_samples_and_they_are_those_of_a_step_with_a_reward_fn():
     observations = samples()["observations"]
 
@@ -146,6 +147,7 @@ def test_a_run_that_diverges_leaves_the_others_alone():
     np.testing.assert_array_equal(np.isnan(loss).all(axis=1), [False, True, False])
 
 
+@pytest.mark.slow
 def test_the_trainers_given_stay_as_they_were():
     made = {seed: make(seed) for seed in SEEDS}
     before = [snapshot(trainer) for trainer in made.values()]
