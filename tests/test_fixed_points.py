@@ -15,9 +15,7 @@ import optax
 import pytest
 from flax import nnx
 
-from artifex_rl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
-
-pytestmark = pytest.mark.slow  # many variants to compile, a second or so each
+from artifex_rl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, REINFORCEConfig, REINFORCETrainer
 
 ACTIONS = 4
 REFERENCE = np.array([0.4, 0.3, 0.2, 0.1], np.float32)
@@ -86,6 +84,7 @@ def test_policy_gradient_with_the_exact_kl_ends_at_the_tilted_reference(beta):
     np.testing.assert_allclose(trainer.model.probabilities[0], tilted(REFERENCE, REWARDS, beta), atol=5e-4)
 
 
+@pytest.mark.slow
 def test_a_high_beta_is_a_strong_pull_and_beta_0_none():
     reference = Table(np.log(REFERENCE)[None])
     ends = {}
@@ -107,20 +106,27 @@ def where_groups_of_two_end(estimator):
     config = GRPOConfig(num_generations=2, beta=BETA, kl_estimator=estimator, **PLAIN)
     options = {"reference_model": Table(np.log(REFERENCE)[None])} if estimator == "exact" else {}
     trainer = trained_table(GRPOTrainer, config, **options)
-    pairs = np.stack(np.meshgrid(*[np.arange(ACTIONS)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
-    refs = {} if estimator == "exact" else {"ref_log_probs": np.log(REFERENCE)[pairs]}
-    contexts = np.zeros(pairs.shape, int)
 
-    def loss(logits, pair, context, ref):
-        here = jax.nn.log_softmax(logits[0])[pair]
-        batch = {"observations": context, "actions": pair, "rewards": jnp.asarray(REWARDS)[pair]}
-        batch |= {"log_probs": jax.lax.stop_gradient(here), **ref}
+    def batch_of(pair, log_probs):
+        batch = {"observations": jnp.zeros(2, int), "actions": pair, "rewards": jnp.asarray(REWARDS)[pair]}
+        batch["log_probs"] = log_probs
         if estimator == "exact":
-            batch["reference"] = trainer._reference(context, pair).distribution
+            return batch | {"reference": trainer._reference(batch["observations"], pair).distribution}
+        return batch | {"ref_log_probs": jnp.log(REFERENCE)[pair]}
+
+    return follow_pairs(trainer, batch_of)
+
+
+def follow_pairs(trainer, batch_of):
+    """Where the expected gradient leads: over batches of all pairs, each with its probability under the policy."""
+    pairs = np.stack(np.meshgrid(*[np.arange(ACTIONS)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
+
+    def loss(logits, pair):
+        batch = batch_of(pair, jax.lax.stop_gradient(jax.nn.log_softmax(logits[0])[pair]))
         return trainer.compute_loss(Table(logits), batch, jax.random.key(0))[0]
 
     def step(logits, _):
-        gradients = jax.vmap(jax.grad(loss), in_axes=(None, 0, 0, 0))(logits, pairs, contexts, refs)
+        gradients = jax.vmap(jax.grad(loss), in_axes=(None, 0))(logits, pairs)
         weights = jax.nn.softmax(logits[0])[pairs].prod(axis=1)
         return logits - 1.0 * jnp.tensordot(weights, gradients, axes=1), None
 
@@ -149,6 +155,18 @@ def test_k1_in_the_loss_does_not_regularise():
     """E[∇(log π − log π_ref)] = E[∇ log π] = 0: an unbiased estimate of the KL, and of its gradient nothing."""
     assert where_groups_of_two_end("k1")[1] > 0.99  # the best action, as without a penalty
     assert where_groups_of_two_end("k2")[1] < 0.6
+
+
+def test_rloo_with_the_kl_in_its_rewards_ends_at_the_tilted_reference():
+    """r − β log(π/π_ref), which on average is r less the exact KL. The others are a baseline that keeps all of r."""
+    config = REINFORCEConfig(baseline="leave_one_out", num_generations=2, normalize_returns=False, entropy_coeff=0.0)
+    trainer = trained_table(REINFORCETrainer, config)
+
+    def batch_of(pair, log_probs):
+        rewards = jnp.asarray(REWARDS)[pair] - BETA * (log_probs - jnp.log(REFERENCE)[pair])
+        return {"observations": jnp.zeros(2, int), "actions": pair, "rewards": rewards, "dones": jnp.ones(2, bool)}
+
+    np.testing.assert_allclose(follow_pairs(trainer, batch_of), tilted(REFERENCE, REWARDS, BETA), atol=1e-4)
 
 
 # A sample in exact proportion, through train_step
@@ -219,6 +237,7 @@ def test_tabular_dpo_ends_at_the_tilted_reference(loss_type, reference):
     np.testing.assert_allclose(trainer.model.probabilities, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_ipo_ends_at_a_margin_and_dpo_runs_away_from_unanimous_labels():
     """One pair, always preferred the same way: IPO's margin is 1 / (2β); the sigmoid's has no end."""
     batch = {"observations": np.zeros(1, int), "chosen": np.array([1]), "rejected": np.array([0])}
@@ -242,6 +261,7 @@ def test_label_smoothing_gives_dpo_an_end():
     np.testing.assert_allclose(history["reward_margin"][-1], np.log(0.9 / 0.1), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_simpo_holds_on_to_no_reference():
     """Two starts, one end: where the average log-probabilities differ by the target that smoothing allows."""
     batch = {"observations": np.zeros(1, int), "chosen": np.array([1]), "rejected": np.array([0])}

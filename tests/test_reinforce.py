@@ -265,6 +265,23 @@ def test_a_reward_that_takes_a_mask_is_given_that_of_the_tokens(takes):
     assert {*np.asarray(lengths[0]).tolist()} > {1}
 
 
+def counts_up(samples, conditions):
+    """The share of tokens that are one more than the token before, modulo 4."""
+    line = np.concatenate([conditions, samples], axis=1)
+    return (np.diff(line, axis=1) % 4 == 1).mean(axis=1)
+
+
+def test_leave_one_out_learns_to_count_with_every_seed():
+    prompts = {"prompts": np.arange(4)[:, None]}
+    config = REINFORCEConfig(baseline="leave_one_out", num_generations=8)
+    trainer = make(SequencePolicy(Bigram(), 3), config, optax.adam(0.1))
+    start = jax.tree.map(jnp.copy, trainer.state)
+    for seed in range(3):
+        trainer.state, trainer.key = start, seed
+        shares = [trainer.train_step(prompts, counts_up)["mean_reward"] for _ in range(40)]
+        assert shares[0] < 0.45 and np.mean(shares[-5:]) > 0.95, seed
+
+
 # The pole
 
 
