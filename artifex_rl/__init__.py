@@ -36,6 +36,7 @@ _LAZY = {
     "CompressibilityReward": "rl.rewards",
     "ConstantReward": "rl.rewards",
     "DPOTrainer": "rl.dpo",
+    "DiffusionPolicy": "rl.diffusion_policy",
     "EmbeddingReward": "rl.rewards",
     "Evaluation": "rl.policies",
     "GRPOTrainer": "rl.grpo",
@@ -51,6 +52,7 @@ _LAZY = {
     "ThresholdReward": "rl.rewards",
     "Trainer": "trainer",
     "as_policy": "rl.policies",
+    "pretrained_digits": "pretrained",
     "sweep": "sweeps",
 }
 
@@ -63,6 +65,7 @@ __all__ = [
     "DPOConfig",
     "DPOTrainer",
     "DiagonalGaussian",
+    "DiffusionPolicy",
     "EmbeddingReward",
     "Evaluation",
     "GRPOConfig",
@@ -96,6 +99,7 @@ __all__ = [
     "estimate_kl",
     "normalize_advantages",
     "one_step_batch",
+    "pretrained_digits",
     "sweep",
 ]
 

@@ -1,7 +1,8 @@
-"""Small networks, an actor with a critic, and a critic fitted with one of them."""
+"""Small networks: an actor with a critic, a critic fitted with one of them, a denoiser."""
 
 from artifex_rl.models.actor_critic import ActorCritic
 from artifex_rl.models.critic import fit_critic
+from artifex_rl.models.denoiser import Denoiser
 from artifex_rl.models.mlp import MLP
 
-__all__ = ["MLP", "ActorCritic", "fit_critic"]
+__all__ = ["MLP", "ActorCritic", "Denoiser", "fit_critic"]

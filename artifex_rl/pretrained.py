@@ -1,0 +1,42 @@
+"""Policies that are ready to be fine-tuned: networks whose weights ship with the package."""
+
+from __future__ import annotations
+
+from flax import nnx
+
+from artifex_rl.data.digits_denoiser import SCHEDULE, load_digits_denoiser
+from artifex_rl.rl.diffusion_policy import DiffusionPolicy
+
+
+def pretrained_digits(
+    num_steps: int = 20,
+    *,
+    eta: float = 1.0,
+    min_std: float = 0.1,
+    guidance: float = 1.0,
+    critic: nnx.Module | None = None,
+) -> DiffusionPolicy:
+    """A diffusion model of 8 × 8 digits in [−1, 1]; observations are labels, 0 … 9, or 10 for any digit.
+
+    The independent judge of `artifex_rl.data.digits` recognises at least 97 % of what it draws. Every call returns a
+    new policy with the pretrained weights: a second one serves as the reference of the first.
+
+    Args:
+        num_steps: T of a trajectory, 1 … 20; it was trained with 20.
+        eta: how noisy the steps are, in (0, 1].
+        min_std: floor of their standard deviation, > 0. A pixel's full range is 2.
+        guidance: weight of the label; 1 is the model as it was trained.
+        critic: for PPO; see `DiffusionPolicy`.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    return DiffusionPolicy(
+        load_digits_denoiser(),
+        SCHEDULE.respace(num_steps),
+        (8, 8),
+        eta=eta,
+        min_std=min_std,
+        guidance=guidance,
+        critic=critic,
+    )
