@@ -1,0 +1,65 @@
+"""Make the checkpoints of `pretrained_words`: `python -m artifex_rl.data.make_pretrained_words`, some minutes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from artifex_rl.data.pretrained import VOCABULARIES, file_name, new_policy
+from artifex_rl.data.ratings import load_ratings
+from artifex_rl.data.words import LANGUAGES, MAX_TOKENS, load_words
+from artifex_rl.rl.policies import SequencePolicy
+from artifex_rl.rl.trainer import masked_mean
+from artifex_rl.trainer import Metrics, Trainer
+
+HIDDEN_FEATURES = 128
+BATCH_SIZE = 128
+LEARNING_RATE = 5e-3
+STEPS = {"languages": 12_000, "lexicon": 3_000}
+
+
+class LikelihoodTrainer(Trainer):
+    """Maximum likelihood: −mean log π(token | prompt, tokens before), in nats."""
+
+    def compute_loss(self, model: SequencePolicy, batch: dict[str, Any], key: jax.Array) -> tuple[jax.Array, Metrics]:
+        mask = jnp.arange(MAX_TOKENS) < batch["lengths"][:, None]
+        return -masked_mean(model.evaluate(batch["prompts"], batch["tokens"], mask).log_probs, mask), {}
+
+
+def fit_words(name: str, steps: int, hidden_features: int = HIDDEN_FEATURES) -> SequencePolicy:
+    """A policy that has read the words of "languages" or "lexicon": Adam with a cosine decay, from seed 0."""
+    policy = new_policy(name, hidden_features)
+    optimizer = nnx.Optimizer(policy, optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps)), wrt=nnx.Param)
+    LikelihoodTrainer(policy, optimizer, key=0).fit(training_data(name), steps, batch_size=BATCH_SIZE)
+    return policy
+
+
+def training_data(name: str) -> dict[str, np.ndarray]:
+    """Every word behind every prompt, so that a prompt says nothing about the word."""
+    if name == "languages":
+        words = [word for language in LANGUAGES for word in load_words(language).train]
+    else:  # held-out words of the ratings, too: what is held out there is what people thought of them
+        words = [word for part in load_ratings() for word in part.words]
+    vocabulary = VOCABULARIES[name]()
+    tokens, lengths = vocabulary.encode(words, MAX_TOKENS)
+    prompts = np.repeat(vocabulary.prompt(vocabulary.prompts), len(words), axis=0)
+    copies = len(vocabulary.prompts)
+    return {"prompts": prompts, "tokens": np.tile(tokens, (copies, 1)), "lengths": np.tile(lengths, copies)}
+
+
+def save_policy(name: str, policy: SequencePolicy) -> None:
+    """Write the weights as halves, which cost nothing that a sample would show, at half the size."""
+    weights = nnx.traversals.flatten_mapping(nnx.to_pure_dict(nnx.state(policy, nnx.Param)), sep=".")
+    arrays = {path: np.asarray(array, np.float16) for path, array in weights.items()}
+    np.savez_compressed(Path(__file__).with_name(file_name(name)), **arrays)
+
+
+if __name__ == "__main__":
+    for name, steps in STEPS.items():
+        save_policy(name, fit_words(name, steps))
