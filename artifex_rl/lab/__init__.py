@@ -6,9 +6,25 @@ try:
 except ImportError as error:
     raise ImportError(f"artifex_rl.lab needs {error.name}: pip install 'artifex_rl[lab]'") from error
 
+from artifex_rl.lab.baseline_explorer import BaselineExplorer
 from artifex_rl.lab.clip_explorer import ClipExplorer
 from artifex_rl.lab.control import Control
 from artifex_rl.lab.explorer import Explorer
+from artifex_rl.lab.group_advantage_explorer import GroupAdvantageExplorer
+from artifex_rl.lab.kl_explorer import KLExplorer
+from artifex_rl.lab.preference_explorer import PreferenceExplorer
 from artifex_rl.lab.returns_explorers import AdvantageExplorer, ReturnsExplorer
+from artifex_rl.lab.reward_explorer import RewardExplorer
 
-__all__ = ["AdvantageExplorer", "ClipExplorer", "Control", "Explorer", "ReturnsExplorer"]
+__all__ = [
+    "AdvantageExplorer",
+    "BaselineExplorer",
+    "ClipExplorer",
+    "Control",
+    "Explorer",
+    "GroupAdvantageExplorer",
+    "KLExplorer",
+    "PreferenceExplorer",
+    "ReturnsExplorer",
+    "RewardExplorer",
+]
