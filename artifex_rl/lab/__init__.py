@@ -1,5 +1,7 @@
 """The lab: explorers to drag, exercise checks, and the course's launcher (`python -m artifex_rl.lab`)."""
 
+import importlib
+
 try:
     import anywidget  # noqa: F401
     import matplotlib  # noqa: F401
@@ -16,15 +18,32 @@ from artifex_rl.lab.preference_explorer import PreferenceExplorer
 from artifex_rl.lab.returns_explorers import AdvantageExplorer, ReturnsExplorer
 from artifex_rl.lab.reward_explorer import RewardExplorer
 
+#: What needs the trainers, and so flax.nnx, comes when asked for.
+_LAZY = {"Environment": "chunks", "LiveTraining": "live", "Slider": "sliders"}
+
 __all__ = [
     "AdvantageExplorer",
     "BaselineExplorer",
     "ClipExplorer",
     "Control",
+    "Environment",
     "Explorer",
     "GroupAdvantageExplorer",
     "KLExplorer",
+    "LiveTraining",
     "PreferenceExplorer",
     "ReturnsExplorer",
     "RewardExplorer",
+    "Slider",
 ]
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

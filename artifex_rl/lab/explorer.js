@@ -5,8 +5,6 @@
  * (a stored notebook, a static page), or else the kernel is asked for the frame, then for new strips.
  */
 
-const GAP = -32768;
-
 /* Frames as they were packed: int16 differences from frame to frame, low bytes before high bytes, then the texts. */
 async function unpack(view, width, rows) {
   const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
@@ -16,34 +14,6 @@ async function unpack(view, width, rows) {
   const points = new Int16Array(cells); // wraps around, as the differences did
   for (let i = 0; i < cells; i++) points[i] = (raw[i] | (raw[cells + i] << 8)) + (i < width ? 0 : points[i - width]);
   return { points, texts: new TextDecoder().decode(raw.subarray(2 * cells)).split("\n") };
-}
-
-function element(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.append(...children);
-  return node;
-}
-
-/* Ids of the drawing are made unique, or two explorers on a page would clip and mark with each other's. */
-function drawing(svg) {
-  const prefix = `artifex${Math.random().toString(36).slice(2)}-`; // not a count: a page may hold this module twice
-  const holder = element("div", { class: "figure" });
-  holder.innerHTML = svg.replace(/(\bid="|url\(#|href="#)/g, `$1${prefix}`);
-  return [holder.firstElementChild, (id) => holder.querySelector(`[id="${prefix}${id}"]`)];
-}
-
-function pathOf(frame, at, curve, unit) {
-  const { count, x } = curve;
-  const xs = x ? 0 : count; // moving curves carry their x before their y
-  let path = "", pen = "M";
-  for (let i = 0; i < count; i++) {
-    const y = frame[at + xs + i];
-    if (y === GAP) { pen = "M"; continue; }
-    path += `${pen}${x ? x[i] : frame[at + i] / unit} ${y / unit}`;
-    pen = "L";
-  }
-  return path;
 }
 
 function render({ model, el }) {

@@ -67,7 +67,7 @@ class Explorer(anywidget.AnyWidget):
         ValueError: pieces that do not fit each other; the message names the piece.
     """
 
-    _esm = (HERE / "explorer.js").read_text("utf-8")
+    _esm = (HERE / "drawing.js").read_text("utf-8") + (HERE / "explorer.js").read_text("utf-8")
     _css = (HERE / "explorer.css").read_text("utf-8")
 
     _figure = traitlets.Dict().tag(sync=True)

@@ -1,0 +1,113 @@
+"""What a live training says about itself: which curves it draws, and its words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from artifex_rl.lab.live_figure import Groups
+
+#: What each trainer draws by itself, from what there is of it; the first of each line that the steps report.
+_CHOICE: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("return of an episode", ("episode_return",)),
+    ("mean reward", ("mean_reward",)),
+    ("implicit rewards", ("chosen_reward", "rejected_reward")),
+    ("accuracy on pairs", ("reward_accuracy",)),
+    ("loss", ("loss",)),
+    ("value loss", ("value_loss",)),
+    ("KL to the reference", ("kl_penalty",)),
+    ("KL of a step", ("approx_kl",)),
+    ("clip fraction", ("clip_fraction",)),
+    ("entropy", ("entropy",)),
+    ("spread of advantages", ("group_advantage_std",)),
+    ("explained variance", ("explained_variance",)),
+    ("reward margin", ("reward_margin",)),
+    ("length of the gradient", ("grad_norm",)),
+)
+#: Metrics of trainers whose steps run on the host, known before the first step.
+_HOST = {
+    "GRPOTrainer": ("mean_reward", "loss", "kl_penalty", "clip_fraction", "entropy", "group_advantage_std"),
+    "REINFORCETrainer": ("mean_reward", "loss", "entropy", "grad_norm"),
+    "PPOTrainer": ("mean_reward", "loss", "value_loss", "approx_kl", "clip_fraction", "entropy"),
+}
+MOST_AXES = 6
+
+
+def curves_of(trainer: Any, names: Sequence[str] | None, curves: Any) -> Groups:
+    """The metrics in each small figure, by its title.
+
+    Raises:
+        ValueError: a metric is not among those of the trainer's steps, or nothing is to be drawn.
+    """
+    if curves is None:
+        there = names or _HOST.get(type(trainer).__name__, ("loss", "grad_norm"))
+        groups = {title: metrics for title, metrics in _CHOICE if set(metrics) <= set(there)}
+        if "return of an episode" in groups:
+            groups.pop("mean reward", None)
+        return dict(list(groups.items())[:MOST_AXES])
+    if isinstance(curves, str) or not isinstance(curves, Mapping | Sequence):
+        raise ValueError(f"curves: got {curves!r}, needs a mapping from titles to metrics, or a list of metrics")
+    given = curves if isinstance(curves, Mapping) else {name.replace("_", " "): name for name in curves}
+    groups = {title: (metrics,) if isinstance(metrics, str) else tuple(metrics) for title, metrics in given.items()}
+    if not 1 <= len(groups) <= 9 or not all(1 <= len(metrics) <= 5 for metrics in groups.values()):
+        raise ValueError(f"curves: got {groups}, needs one to nine titles with one to five metrics each")
+    unknown = [metric for metrics in groups.values() for metric in metrics if names and metric not in names]
+    if unknown:
+        raise ValueError(f"curves: got {', '.join(unknown)}, needs some of {', '.join(names)}")
+    return groups
+
+
+def title_of(trainer: Any) -> str:
+    return f"{type(trainer).__name__.removesuffix('Trainer')}, live"
+
+
+def describe(trainer: Any, engine: Any, groups: Groups) -> str:
+    """Steps, the latest of the curves, and the latest moves. Without groups nothing that training has computed, which
+    is the same on every machine."""
+    name, run = type(trainer).__name__, engine.runs[0]
+    if not engine.steps:
+        return f"{name}, not trained yet: press Start."
+    series, words = run.history.series() if groups else {}, []
+    for metrics in groups.values():
+        known = series[metrics[0]] if metrics[0] in series else np.empty(0)
+        known = known[np.isfinite(known)]
+        if len(known):
+            some = max(1, min(10, len(known) // 2))
+            words.append(
+                f"{_words(metrics[0])} {_short(known[-some:].mean())} (at first {_short(known[:some].mean())})"
+            )
+    sentences = [f"{name} after {engine.steps:,} step{'s' * (engine.steps != 1)}" + (": " if words else "")]
+    sentences[0] += "; ".join(words) + "."
+    moves = [f"{mark.text} from step {mark.step:,}" for mark in engine.runs[-1].marks[-3:]]
+    if moves:
+        sentences.append(f"Moved: {'; '.join(moves)}.")
+    return " ".join([*sentences, *(f"What if: {label}." for label in legend(engine)[1:])])
+
+
+def legend(engine: Any) -> list[str]:
+    """What each run is; a lone one has its numbers said."""
+    runs = engine.runs
+    if len(runs) == 1 and not engine.steps:
+        return []
+    labels = [_numbers(engine, runs[0].setting)]
+    for run in runs[1:]:
+        changed = {name: run.wanted[name] for name in run.changed} or {
+            name: value for name, value in run.wanted.items() if value != runs[0].wanted.get(name)
+        }
+        what = _numbers(engine, changed) if changed else "the same"
+        labels.append(f"{what}, from step {run.history.start:,}")
+    return labels
+
+
+def _numbers(engine: Any, setting: dict[str, float]) -> str:
+    return ", ".join(f"{engine.symbols.get(name, _words(name))} {value:.3g}" for name, value in setting.items())
+
+
+def _words(metric: str) -> str:
+    return metric.replace("_", " ")
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")
