@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 
 from artifex_rl.envs.rollout import rollout
-from artifex_rl.loop import EPOCHS, _count_rows, take_rows
+from artifex_rl.loop import EPOCHS, count_rows, prepare, take_rows
 from artifex_rl.metrics import pack
 from artifex_rl.rl.onpolicy import collect_trajectory
 from artifex_rl.rl.policies import as_policy
@@ -74,8 +74,7 @@ def make_chunks(trainer: Trainer, data: Any, batch_size: int | None = None, rewa
     if isinstance(data, Environment):
         return CompiledChunks(trainer, _InEnvironment(trainer, data))
     if isinstance(data, Mapping) and reward_fn is None:
-        prepared = trainer.prepare(data)
-        trainer.validate(prepared)
+        prepared = prepare(trainer, data)
         if batch_size is None:
             return CompiledChunks(trainer, _OneBatch(prepared))
         if not trainer.independent_rows:
@@ -228,7 +227,7 @@ class _Dataset:
     def __init__(self, prepared: Any, key: jax.Array, batch_size: int):
         if isinstance(batch_size, bool) or not hasattr(batch_size, "__index__") or batch_size < 1:
             raise ValueError(f"batch_size: got {batch_size!r}, needs an integer of at least 1")
-        self._rows, self._batch_size = _count_rows(prepared, batch_size), int(batch_size)
+        self._rows, self._batch_size = count_rows(prepared, batch_size), int(batch_size)
         self.arrays = prepared
 
     def begin(self, key, step):

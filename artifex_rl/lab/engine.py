@@ -55,6 +55,7 @@ class Engine:
         self._woken = threading.Condition(self.lock)
         self.speed = 0.0
         self.running = self.closed = False
+        self.warm = False  # whether a chunk was ever made: the first one compiles
         self.failure: Exception | None = None  # what ended the last run
         self._owed: Exception | None = None  # the same, until somebody was told
         self._ticket = 0  # a new one for each start and each stop: who holds an old one keeps nothing
@@ -275,7 +276,7 @@ class Engine:
             ended = [self.chunks.advance(*start, length) for start in starts]
             self._listen(False)
             rows = [np.asarray(table)[:length] for _, _, table in ended]  # waits for the steps
-            took = time.perf_counter() - began
+            took, self.warm = time.perf_counter() - began, True
             self._length = int(
                 np.clip(round(length * CHUNK_SECONDS / took), 1, min(4 * length, self.chunks.capacity))
             )

@@ -103,7 +103,7 @@ function render({ model, el }) {
     root.dataset.running = now.running;
     toggle.textContent = now.running ? "Pause" : "Start";
     toggle.title = now.running ? "Stop now; what is under way is dropped" : WORDS.Start;
-    status.textContent = `step ${now.step.toLocaleString("en")}${rate(now)}`;
+    status.textContent = now.compiling ? "compiling the step…" : `step ${now.step.toLocaleString("en")}${rate(now)}`;
     drawLegend(now.legend);
     buttons.Drop.hidden = now.legend.length < 2;
     // Read aloud at rest alone, and not rewritten faster than one can read.

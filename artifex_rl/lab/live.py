@@ -382,6 +382,7 @@ class LiveTraining(anywidget.AnyWidget):
             "serial": serial,
             "step": engine.steps,
             "running": engine.running,
+            "compiling": engine.running and not engine.warm,
             "legend": legend(engine),
             "text": describe(self._trainer, engine, self._figure.groups),
         }
