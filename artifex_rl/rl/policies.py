@@ -11,6 +11,7 @@ policy of the second kind has the attribute `sequential = True`. A plain `nnx.Mo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -113,7 +114,9 @@ class SequencePolicy(nnx.Module):
 
     Args:
         network: maps tokens `(B, L)` to logits `(B, L, V)`, of which those at position i may depend on tokens 0 … i
-            alone; or to a pair of those and values `(B, L)`.
+            alone; or to a pair of those and values `(B, L)`. Where it also has `init_carry(B) -> carry` and
+            `step(carry, tokens (B,)) -> (carry, logits (B, V))` (or a pair again), as `artifex_rl.models.GRU` has,
+            responses are written with these: T steps in place of T passes over the whole sequence.
         max_length: most tokens of a response, T ≥ 1.
         eos_id: the token that ends a response. None: every response has `max_length` tokens.
         pad_id: what stands behind the end; it never counts.
@@ -150,25 +153,21 @@ class SequencePolicy(nnx.Module):
     ) -> tuple[Int[Array, "B T"], Float[Array, "B T"], Bool[Array, "B T"]]:
         """Responses to prompts of one length P ≥ 1: tokens, log-probabilities (0 behind the end), and the mask."""
         prompts = jnp.asarray(observations)
-        rows, start = prompts.shape
-        room = jnp.full((rows, self.max_length), self.pad_id, prompts.dtype)
-        tokens = jnp.concatenate([prompts, room], axis=1)
+        read, carry = self._reader(prompts)
 
-        def write(carry, now):
-            tokens, alive = carry
-            position, key = now
-            logits, _ = self._logits(tokens)
-            here = Categorical(jax.lax.dynamic_index_in_dim(logits, position - 1, axis=1, keepdims=False))
-            drawn = here.sample(key).astype(tokens.dtype)
-            token = jnp.where(alive, drawn, jnp.asarray(self.pad_id, tokens.dtype))
-            tokens = jax.lax.dynamic_update_index_in_dim(tokens, token, position, axis=1)
+        def write(now, key):
+            carry, last, alive = now
+            carry, output = read(carry, last)
+            here = Categorical(self._split(output)[0])
+            drawn = here.sample(key).astype(prompts.dtype)
+            token = jnp.where(alive, drawn, jnp.asarray(self.pad_id, prompts.dtype))
             log_prob = jnp.where(alive, here.log_prob(drawn), 0.0)
             still = alive if self.eos_id is None else alive & (token != self.eos_id)
-            return (tokens, still), (log_prob, alive)
+            return (carry, token, still), (token, log_prob, alive)
 
-        steps = (jnp.arange(start, start + self.max_length), jax.random.split(key, self.max_length))
-        (tokens, _), (log_probs, mask) = jax.lax.scan(write, (tokens, jnp.ones(rows, bool)), steps)
-        return tokens[:, start:], log_probs.T, mask.T
+        start = (carry, prompts[:, -1], jnp.ones(len(prompts), bool))
+        _, written = jax.lax.scan(write, start, jax.random.split(key, self.max_length))
+        return tuple(x.T for x in written)
 
     def evaluate(
         self, observations: Int[Array, "B P"], actions: Int[Array, "B T"], mask: Bool[Array, "B T"] | None = None
@@ -176,15 +175,35 @@ class SequencePolicy(nnx.Module):
         """Score whole responses in one pass of the network. None as mask: every token counts."""
         prompts, responses = jnp.asarray(observations), jnp.asarray(actions)
         start, length = prompts.shape[1], responses.shape[1]
-        logits, values = self._logits(jnp.concatenate([prompts, responses.astype(prompts.dtype)], axis=1))
+        tokens = jnp.concatenate([prompts, responses.astype(prompts.dtype)], axis=1)
+        logits, values = self._split(self.network(tokens))
         distribution = Categorical(logits[:, start - 1 : start - 1 + length])  # the logits at i are about token i + 1
         if values is not None:
             values = values.reshape(logits.shape[:2])[:, start - 1 : start - 1 + length]
         log_probs, entropy = distribution.log_prob(responses), distribution.entropy()
         return Evaluation(_masked(log_probs, mask), _masked(entropy, mask), values, mask, distribution)
 
-    def _logits(self, tokens: Array) -> tuple[Array, Array | None]:
-        output = self.network(tokens)
+    def _reader(self, prompts: Int[Array, "B P"]) -> tuple[Callable[..., Any], Any]:
+        """`read(carry, tokens (B,)) -> (carry, output)`, and the carry of prompts read up to their last token."""
+        network, begin = self.network, prompts[:, :-1]
+        if hasattr(network, "init_carry") and hasattr(network, "step"):
+            carry = network.init_carry(len(prompts))
+            carry, _ = jax.lax.scan(lambda carry, token: (network.step(carry, token)[0], None), carry, begin.T)
+            return network.step, carry
+
+        def read(carry, last):
+            tokens, position = carry
+            tokens = jax.lax.dynamic_update_index_in_dim(tokens, last, position, axis=1)
+            output = jax.tree.map(
+                lambda x: jax.lax.dynamic_index_in_dim(x, position, axis=1, keepdims=False), network(tokens)
+            )
+            return (tokens, position + 1), output
+
+        room = jnp.full((len(prompts), self.max_length), self.pad_id, prompts.dtype)
+        return read, (jnp.concatenate([begin, room], axis=1), jnp.asarray(begin.shape[1]))
+
+    def _split(self, output: Any) -> tuple[Array, Array | None]:
+        """What the network returned, as logits at the temperature, and values or None."""
         logits, values = output if isinstance(output, tuple) else (output, None)
         return logits / self.temperature, values
 
