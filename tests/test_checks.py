@@ -1,135 +1,79 @@
-"""Checks of exercises accept what is right, know every mistake, and never give the answer away."""
+"""Checks say what is wrong and where to look, the same every time, and never what the answer is."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
-import nbformat
 import numpy as np
 import pytest
 
-from artifex_rl.lab.checks import Choice, Exercise, Number
-from artifex_rl.lab.exercises import returns_and_advantages as exercises
-from artifex_rl.rl.returns import compute_discounted_returns, compute_gae_advantages, compute_td_errors
+from artifex_rl.lab.checks import Choice, Number, check, registered
+from artifex_rl.lab.exercise import FITTED, RIGHT, Exercise
+from artifex_rl.lab.exercises import TOPICS
+from artifex_rl.lab.exercises import returns_and_advantages as notebook_01
+from artifex_rl.lab.exercises.draws import tenths
+from artifex_rl.lab.properties import holds, implies
+from artifex_rl.rl.returns import compute_gae_advantages
 
-NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "01_returns_and_advantages.ipynb"
-CELLS = nbformat.read(NOTEBOOK, 4).cells
-OF_NOTEBOOK = {name: check for name, check in vars(exercises).items() if isinstance(check, Exercise)}
-MISTAKES = [
-    pytest.param(check, wrong, hint, id=f"{name}-{i}")
-    for name, check in OF_NOTEBOOK.items()
-    for i, (wrong, hint) in enumerate(check.mistakes)
-]
-
-
-def tagged(tag: str, kind: str) -> list[str]:
-    return [cell.source for cell in CELLS if tag in cell.metadata.get("tags", []) and cell.cell_type == kind]
-
-
-def defined(sources: list[str]) -> dict:
-    """The functions that these cells define; the checks they call print to nobody."""
-    scope = {"np": np, "exercises": exercises}
-    for source in sources:
-        exec(source, scope)
-    return {name: scope[name] for name in OF_NOTEBOOK}
-
-
-def solutions() -> dict:
-    blocks = [re.findall(r"```python\n(.*?)```", source, re.DOTALL) for source in tagged("solution", "markdown")]
-    return defined([block for found in blocks for block in found])
+CHOICES = [made for made in registered().values() if isinstance(made, Choice)]
 
 
 def square(**changes) -> Exercise:
     parts = {
         "name": "square",
+        "title": "Squares",
+        "minutes": 3,
+        "difficulty": "easy",
+        "task": "Write `square`.",
+        "solution": "def square(x):\n    return x**2",
         "reference": lambda x: x**2,
-        "cases": {"small": {"x": np.array([1.0, 2.0, 3.0])}, "large": {"x": np.array([17.0, 19.0])}},
+        "draw": lambda rng, size: {"x": tenths(rng, size)},
+        "properties": (
+            holds("the square at step {0} is negative", lambda result, inputs: result >= 0),
+            implies(
+                "−x has another square than x at step {0}",
+                lambda inputs: {"x": -inputs["x"]},
+                lambda result, inputs: result,
+            ),
+        ),
         "mistakes": ((lambda x: 2 * x, "that is twice x"),),
     }
     return Exercise(**{**parts, **changes})
 
 
-# The notebook's exercises
+# Finding a check
 
 
-def test_the_notebook_has_three_exercises_each_with_its_solution():
-    assert len(OF_NOTEBOOK) == len(tagged("solution", "markdown")) == len(tagged("exercise", "code")) == 3
+def test_a_check_is_found_by_its_name_and_called_with_the_answer(capsys):
+    def my_gae(rewards, values, dones, gamma, lam):
+        return compute_gae_advantages(rewards, values, dones, gamma, lam)
+
+    assert check("gae")(my_gae) is None
+    assert capsys.readouterr().out == "gae: ✓ right.\n"
 
 
-@pytest.mark.parametrize("name", OF_NOTEBOOK)
-def test_the_collapsed_solution_is_right(name):
-    assert OF_NOTEBOOK[name].verdict(solutions()[name]) == "✓ right."
+def test_an_unknown_name_is_answered_with_those_that_are_close():
+    with pytest.raises(ValueError, match=r"'gea'.*did you mean 'gae'"):
+        check("gea")
+    with pytest.raises(ValueError, match=r"'group_advantage'.*'group_advantages'"):
+        check("group_advantage")
+    with pytest.raises(ValueError, match=r"check\(\) lists them all"):
+        check("xyzzy")
 
 
-@pytest.mark.parametrize("name", OF_NOTEBOOK)
-def test_the_stub_is_not_written_yet_and_raises_nothing(name):
-    assert OF_NOTEBOOK[name].verdict(defined(tagged("exercise", "code"))[name]).startswith("… not written yet")
+def test_without_a_name_all_checks_are_listed_under_their_notebooks(capsys):
+    assert check() is None
+    listed = capsys.readouterr().out.splitlines()
+    assert [line[9:11] for line in listed if line.startswith("Notebook")] == list(TOPICS)
+    assert {line.split()[0] for line in listed if line.startswith("  ")} == set(registered())
 
 
-@pytest.mark.parametrize(("check", "wrong", "hint"), MISTAKES)
-def test_every_known_mistake_gets_its_own_hint(check, wrong, hint):
-    assert check.verdict(wrong).endswith(f"Hint: {hint}")
-    assert sum(hint == other for _, other in check.mistakes) == 1
+def test_two_checks_of_one_name_are_refused(monkeypatch):
+    twin = Number("gae", 1.0, "", "")
+    monkeypatch.setattr(notebook_01, "twin", twin, raising=False)
+    with pytest.raises(ValueError, match=r"'gae' twice"):
+        registered.__wrapped__()
 
 
-@pytest.mark.parametrize(("check", "wrong", "hint"), MISTAKES)
-def test_no_verdict_holds_the_expected_numbers(check, wrong, hint):
-    """A verdict names a case, which may say n = 2, and a step; past these no number is left but those of the hint."""
-    verdict = check.verdict(wrong)
-    for case in check.cases:
-        verdict = verdict.replace(f"“{case}”", "")
-    place = verdict.split("\n")[0]
-    place = re.sub(r"\d+ of \d+ steps|step \d+", "", place)
-    assert not re.search(r"\d", place)
-    assert not re.search(r"\d\.\d", hint)
-
-
-def test_the_references_are_the_library():
-    """Written twice on purpose, so that a slip in one is seen in the other."""
-    for inputs in exercises.returns_of_episodes.cases.values():
-        expected = compute_discounted_returns(inputs["rewards"], inputs["gamma"], inputs["dones"])
-        np.testing.assert_allclose(exercises.returns_of_episodes.reference(**inputs), expected, rtol=1e-5)
-    for inputs in exercises.td_errors_with_time_limit.cases.values():
-        got = exercises.td_errors_with_time_limit.reference(**inputs)
-        np.testing.assert_allclose(got, compute_td_errors(**inputs), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("case", exercises.n_step_advantages.cases)
-def test_gae_is_the_weighted_mean_of_the_n_step_estimates(case):
-    """Schulman et al. (2016), eq. 16: (1 − λ) Σ λⁿ⁻¹ Â⁽ⁿ⁾, with the last weights on the longest estimate."""
-    inputs = {name: value for name, value in exercises.n_step_advantages.cases[case].items() if name != "n"}
-    lam, most = 0.7, 200
-    estimates = [exercises.n_step_advantages.reference(**inputs, n=n) for n in range(1, most + 1)]
-    mean = (1 - lam) * sum(lam ** (n - 1) * estimate for n, estimate in enumerate(estimates, 1))
-    np.testing.assert_allclose(mean, compute_gae_advantages(**inputs, gae_lambda=lam), rtol=1e-4, atol=1e-5)
-
-
-def test_red_leaks_and_blue_is_the_librarys():
-    rng = np.random.default_rng(0)
-    rewards, values, dones = rng.normal(size=12), rng.normal(size=13), np.arange(12) % 5 == 4
-    blue = exercises.suspect_blue(rewards, values, dones, 0.9, 0.8)
-    np.testing.assert_allclose(blue, compute_gae_advantages(rewards, values, dones, 0.9, 0.8), rtol=1e-4, atol=1e-5)
-    changed = rewards + (np.arange(12) > 4)
-    for suspect, leaks in ((exercises.suspect_red, True), (exercises.suspect_blue, False)):
-        before, after = (suspect(r, values, dones, 0.9, 0.8)[:5] for r in (rewards, changed))
-        assert (not np.allclose(before, after)) == leaks
-
-
-def test_the_half_life_is_the_first_weight_below_a_half():
-    answer = exercises.half_life.value
-    assert 0.99**answer < 0.5 <= 0.99 ** (answer - 1)
-
-
-@pytest.mark.parametrize("quiz", [check for check in vars(exercises).values() if isinstance(check, Choice)])
-def test_one_choice_is_right_and_every_choice_is_explained(quiz):
-    verdicts = {choice: quiz.verdict(choice) for choice in quiz.explanations}
-    assert [choice for choice, verdict in verdicts.items() if verdict.startswith("✓")] == [quiz.right]
-    assert len(set(verdicts.values())) == len(verdicts)
-    assert not any(quiz.verdict(empty).startswith(("✓", "✗")) for empty in (None, ...))
-
-
-# Any exercise
+# A function to be written
 
 
 def test_calling_prints_one_verdict_and_returns_nothing(capsys):
@@ -146,20 +90,22 @@ def test_not_implemented_is_not_written_yet():
     def stub(x):
         raise NotImplementedError
 
-    assert square().verdict(stub).startswith("… not written yet")
+    assert square().verdict(stub) == "… not written yet."
 
 
-def test_a_path_without_a_return_is_named():
-    assert "“large”" in square().verdict(lambda x: x**2 if len(x) == 3 else None)
+def test_a_path_without_a_return_is_named_with_its_case():
+    verdict = square().verdict(lambda x: x**2 if len(x) < 3 else None)
+    assert verdict.startswith("✗ it returns nothing here")
+    assert verdict.count("\n") == 1 and "Seen with x = [" in verdict
 
 
 def test_an_exception_is_told_with_its_case_and_line():
     def learner(x):
-        return [x[i] for i in range(3)]
+        return [x[i] ** 2 for i in range(2)]
 
-    verdict = square().verdict(learner)
+    verdict = square().verdict(learner).split("\n")[0]
     line = learner.__code__.co_firstlineno + 1
-    assert verdict.startswith("✗ in the case “large” it raised IndexError: ")
+    assert verdict.startswith("✗ it raised IndexError: ")
     assert verdict.endswith(f"(line {line} of your cell)")
 
 
@@ -167,30 +113,63 @@ def test_wrong_arguments_and_long_messages_are_told_in_one_line():
     def learner(x):
         raise ValueError("long\n" * 100)
 
-    assert "TypeError" in square().verdict(lambda y: y)
-    assert "\n" not in square().verdict(learner)
-    assert len(square().verdict(learner)) < 260
+    assert "TypeError" in square().verdict(lambda: 1)
+    told, case = square().verdict(learner).split("\n")
+    assert len(told) < 260 and case.startswith("  Seen with")
+
+
+def test_the_learner_names_the_arguments_and_orders_them_by_name():
+    two = square(
+        draw=lambda rng, size: {"x": tenths(rng, size), "power": int(rng.integers(1, 4))},
+        reference=lambda x, power: x**power,
+        properties=(),
+        mistakes=(),
+    )
+    for learner in (lambda base, exponent: base**exponent, lambda power, x: x**power, lambda *a: a[0] ** a[1]):
+        assert two.verdict(learner) == RIGHT
+    assert two.verdict(lambda exponent, base: base**exponent) != RIGHT
 
 
 @pytest.mark.parametrize(
     ("learner", "said"),
     [
-        (lambda x: (x**2)[:, None], "shape (3, 1), needs (3,)"),
-        (lambda x: 4.0, "shape (), needs (3,)"),
-        (lambda x: "squared", "'squared', needs an array of numbers"),
-        (lambda x: [[1.0], [2.0, 3.0]], "list, needs an array of numbers"),
-        (lambda x: object(), "object, needs an array of numbers"),
-        (lambda x: x**2 * np.nan, "not a finite number"),
-        (lambda x: (x**2 * 0.9).astype(int), "whole numbers"),
-        (lambda x: x**2 + 1, "step 2 first, it is too high"),
-        (lambda x: x**2 - (x == 2), "step 1 is too low"),
+        (lambda x: (x**2)[:, None], "the result has shape (1, 1), needs (1,)"),
+        (lambda x: 4.0, "the result has shape (), needs (1,)"),
+        (lambda x: "squared", "the result is 'squared', needs an array of numbers"),
+        (lambda x: [[1.0], [2.0, 3.0]], "the result is list, needs an array of numbers"),
+        (lambda x: object(), "the result is object, needs an array of numbers"),
+        (lambda x: x**2 * np.nan, "step 0 is not a finite number"),
+        (lambda x: (x**2).astype(int), "whole numbers"),
+        (lambda x: x**2 + 1, "step 0 is too high"),
+        (lambda x: x**2 - (np.arange(len(x)) == 2) * 1e-2 * x**2, "step 2 is too low"),
+        (lambda x: -(x**2), "the square at step 0 is negative"),
+        (lambda x: np.maximum(x, 0) ** 2, "−x has another square than x at step 0"),
         (lambda x: 2 * x, "Hint: that is twice x"),
     ],
 )
 def test_what_is_wrong_is_said(learner, said):
     verdict = square().verdict(learner)
-    assert verdict.startswith("✗ in the case “small”") and said in verdict
+    assert verdict.startswith("✗ ") and said in verdict
     assert "0x" not in verdict
+
+
+def test_the_first_property_that_fails_is_named_on_the_smallest_case_that_shows_it():
+    """Negative and not even: the first is said. Only longer cases show it: the shortest of these is shown."""
+
+    def learner(x):
+        return x**2 if len(x) < 3 else -(x**3)
+
+    exercise = square()
+    assert "negative" in exercise.verdict(learner)
+    assert len(exercise.counterexample(learner)["x"]) == 3
+
+
+def test_the_case_of_the_verdict_can_be_had_and_the_answer_is_wrong_there():
+    exercise = square()
+    case = exercise.counterexample(lambda x: 2 * x)
+    assert not np.allclose(2 * case["x"], case["x"] ** 2)
+    assert str(case["x"].tolist()) in exercise.verdict(lambda x: 2 * x)
+    assert exercise.counterexample(lambda x: x**2) is None
 
 
 def test_the_function_itself_is_wanted():
@@ -201,15 +180,28 @@ def test_a_hint_is_given_only_where_every_case_agrees_with_the_mistake():
     assert "Hint" not in square().verdict(lambda x: 2 * x if len(x) == 3 else x)
 
 
+def test_a_table_of_results_is_wrong_on_fresh_cases_and_always_in_the_same_words():
+    exercise = square()
+    table = {case["x"].tobytes(): case["x"] ** 2 for case in exercise.ladder}
+    learner = lambda x: table.get(x.tobytes(), np.zeros(len(x)))  # noqa: E731
+    assert {exercise.verdict(learner) for _ in range(5)} == {FITTED}
+    first, second = (exercise.counterexample(learner)["x"].tobytes() for _ in range(2))
+    assert first not in table and first != second
+
+
+def test_cases_are_the_same_in_every_exercise_of_one_name_and_others_under_another():
+    first, again, other = square().ladder, square().ladder, square(name="cube").ladder
+    assert [case["x"].tolist() for case in first] == [case["x"].tolist() for case in again]
+    assert [case["x"].tolist() for case in first] != [case["x"].tolist() for case in other]
+
+
 def test_numpy_jax_lists_and_whole_numbers_are_all_welcome():
     import jax.numpy as jnp
 
-    for learner in (
-        lambda x: jnp.asarray(x) ** 2,
-        lambda x: [float(v) ** 2 for v in x],
-        lambda x: [int(v) ** 2 for v in x],
-    ):
-        assert square().verdict(learner) == "✓ right."
+    for learner in (lambda x: jnp.asarray(x) ** 2, lambda x: [float(v) ** 2 for v in x], lambda x: tuple(x * x)):
+        assert square().verdict(learner) == RIGHT
+    whole = square(draw=lambda rng, size: {"x": rng.integers(1, 9, size).astype(float)})
+    assert whole.verdict(lambda x: [int(v) ** 2 for v in x]) == RIGHT
 
 
 def test_an_answer_that_writes_into_its_inputs_spoils_nothing():
@@ -217,9 +209,20 @@ def test_an_answer_that_writes_into_its_inputs_spoils_nothing():
         x *= x
         return x
 
-    check = square()
-    assert check.verdict(learner) == check.verdict(learner) == "✓ right."
-    assert check.cases["small"]["x"].tolist() == [1.0, 2.0, 3.0]
+    exercise = square()
+    before = [case["x"].tolist() for case in exercise.ladder]
+    assert exercise.verdict(learner) == exercise.verdict(learner) == RIGHT
+    assert [case["x"].tolist() for case in exercise.ladder] == before
+
+
+def test_what_the_answer_prints_and_warns_is_not_repeated_a_hundred_times(capsys, recwarn):
+    def learner(x):
+        print("here")
+        return np.log(x * 0) + x**2
+
+    square()(learner)
+    assert "here" not in capsys.readouterr().out
+    assert not recwarn.list
 
 
 def test_what_a_learner_can_display_does_not_hold_the_answer():
@@ -227,7 +230,7 @@ def test_what_a_learner_can_display_does_not_hold_the_answer():
     choice = Choice("c", "b", {"a": "no, because", "b": "yes, because"})
     assert "69" not in repr(number)
     assert "because" not in repr(choice) and "right" not in repr(choice)
-    assert "lambda" not in repr(square())
+    assert "lambda" not in repr(square()) and "x**2" not in repr(square())
 
 
 # Numbers and choices
@@ -252,3 +255,30 @@ def test_a_choice_is_explained_when_it_is_made_and_not_before():
     assert choice.verdict("z") == "✗ got 'z', needs one of 'a', 'b'."
     with pytest.raises(ValueError, match="right"):
         Choice("c", "z", {"a": "no"})
+
+
+@pytest.mark.parametrize("quiz", CHOICES, ids=lambda quiz: quiz.name)
+def test_one_choice_is_right_and_every_choice_is_explained(quiz):
+    verdicts = {choice: quiz.verdict(choice) for choice in quiz.explanations}
+    assert [choice for choice, verdict in verdicts.items() if verdict.startswith("✓")] == [quiz.right]
+    assert len(set(verdicts.values())) == len(verdicts)
+    assert not any(quiz.verdict(empty).startswith(("✓", "✗")) for empty in (None, ...))
+
+
+# Notebook 01
+
+
+def test_the_half_life_is_the_first_weight_below_a_half():
+    answer = notebook_01.half_life.value
+    assert 0.99**answer < 0.5 <= 0.99 ** (answer - 1)
+
+
+def test_red_leaks_and_blue_is_the_librarys():
+    rng = np.random.default_rng(0)
+    rewards, values, dones = rng.normal(size=12), rng.normal(size=13), np.arange(12) % 5 == 4
+    blue = notebook_01.suspect_blue(rewards, values, dones, 0.9, 0.8)
+    np.testing.assert_allclose(blue, compute_gae_advantages(rewards, values, dones, 0.9, 0.8), rtol=1e-4, atol=1e-5)
+    changed = rewards + (np.arange(12) > 4)
+    for suspect, leaks in ((notebook_01.suspect_red, True), (notebook_01.suspect_blue, False)):
+        before, after = (suspect(r, values, dones, 0.9, 0.8)[:5] for r in (rewards, changed))
+        assert (not np.allclose(before, after)) == leaks

@@ -208,7 +208,7 @@ def test_every_exercise_has_a_box_a_stub_a_check_and_a_collapsed_solution(path):
         assert "exercise" in tags[i - 2] and re.search(r"\*\*Exercise \d .*minutes", box.source)
         assert "exercise" in tags[i - 1] and "    ...\n" in stub.source
         name = re.search(r"^def (\w+)\(", stub.source, re.MULTILINE)[1]
-        assert f".{name}({name})" in stub.source and "not written yet" in stub.outputs[0].text
+        assert f'check("{name}")({name})' in stub.source and "not written yet" in stub.outputs[0].text
         assert solution.source.startswith("<details><summary>") and solution.source.endswith("</details>")
         assert f"def {name}(" in solution.source
 

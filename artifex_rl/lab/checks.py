@@ -1,21 +1,20 @@
-"""Checks of exercises: they say what is wrong and where to look, and never what the answer is.
+"""Checks of what a learner answers: they say what is wrong and where to look, and never what the answer is.
 
-A check is called with the learner's answer and prints one verdict. It never raises, so that a notebook whose
-exercises are still stubs runs from top to bottom. The verdict is the same on every machine.
+`check("gae")` is the check of that name, and `check("gae")(my_gae)` prints its verdict. A check never raises, so that
+a notebook whose exercises are still stubs runs from top to bottom; the verdict on an answer is the same in every run.
+Functions to be written are `artifex_rl.lab.exercise.Exercise`; numbers and choices are here.
 """
 
 from __future__ import annotations
 
-import copy
-import traceback
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
-
-#: The learner may compute in float32, the reference in float64.
-RTOL, ATOL = 1e-4, 1e-5
 
 
 class Check:
@@ -30,74 +29,57 @@ class Check:
         print(f"{self.name}: {self.verdict(answer)}")
 
 
-@dataclass(frozen=True)
-class Exercise(Check):
-    """A function to be written, compared with a reference on a few small cases.
+def check(name: str | None = None) -> Check | None:
+    """The check of this name; without a name, a list of all of them is printed.
 
     Args:
-        name: of the function, as the learner writes it.
-        reference: the right function.
-        cases: keyword arguments of the function, by the name of the case. A learner may look at them:
-            `exercise.cases["two episodes"]`.
-        mistakes: pairs of a wrong function and a hint. Where the learner's results are those of a wrong function in
-            every case, its hint is given.
+        name: such as "gae"; see `check()`.
+
+    Returns:
+        The check, to be called with the answer: a function for an exercise, a number, or a letter.
+
+    Raises:
+        ValueError: there is no check of this name; the message has the names that are close to it.
     """
+    known = registered()
+    if name is None:
+        _print_list(known)
+        return None
+    if name not in known:
+        close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "check() lists them all."
+        raise ValueError(f"name: got {name!r}, needs the name of a check; {hint}")
+    return known[name]
 
-    name: str
-    reference: Callable = field(repr=False)
-    cases: Mapping[str, Mapping[str, Any]]
-    mistakes: tuple[tuple[Callable, str], ...] = field(default=(), repr=False)
 
-    def verdict(self, answer: Any) -> str:
-        if not callable(answer):
-            return f"✗ got {_described(answer)}, needs the function itself: its name without brackets."
-        results = {}
-        for case in self.cases:
-            try:
-                results[case] = answer(**self._inputs(case))
-            except NotImplementedError:
-                return "… not written yet."
-            except Exception as error:
-                return f"✗ in the case “{case}” it raised {_raised(error, answer)}"
-        empty = [case for case, result in results.items() if result is None or result is Ellipsis]
-        if len(empty) == len(results):
-            return "… not written yet. (Written, but it returns nothing? Then the return is missing.)"
-        if empty:
-            return f"✗ in the case “{empty[0]}” it returned nothing: does every path end in a return?"
-        return self._compare(results)
+@cache
+def registered() -> dict[str, Check]:
+    """Every check of the course by its name, in the order of the notebooks.
 
-    def _compare(self, results: Mapping[str, Any]) -> str:
-        right = self._run(self.reference)
-        arrays = {}
-        for case, result in results.items():
-            try:
-                arrays[case] = np.asarray(result, float)
-            except (TypeError, ValueError):
-                return f"✗ in the case “{case}” it returned {_described(result)}, needs an array of numbers."
-            if arrays[case].shape != right[case].shape:
-                shapes = f"shape {arrays[case].shape}, needs {right[case].shape}"
-                return f"✗ in the case “{case}” the result has {shapes}."
-        wrong = [case for case in self.cases if not _same(arrays[case], right[case])]
-        if not wrong:
-            return "✓ right."
-        case = wrong[0]
-        place = _place(arrays[case], right[case])
-        for mistake, hint in self.mistakes:
-            known = self._run(mistake)
-            if all(_same(arrays[name], known[name]) for name in self.cases):
-                return f"✗ in the case “{case}” {place}.\n  Hint: {hint}"
-        if np.asarray(results[case]).dtype.kind in "iub":
-            place += (
-                ". It holds whole numbers: was it made from an array of whole numbers, such as zeros_like(dones)?"
-            )
-        return f"✗ in the case “{case}” {place.removesuffix('.')}."
+    Raises:
+        ValueError: two checks have one name.
+    """
+    found: dict[str, Check] = {}
+    for topic in _topics().values():
+        for made in vars(import_module(f"artifex_rl.lab.exercises.{topic}")).values():
+            if isinstance(made, Check):
+                if made.name in found:
+                    raise ValueError(f"name: got {made.name!r} twice, needs a name of its own for every check")
+                found[made.name] = made
+    return found
 
-    def _inputs(self, case: str) -> dict[str, Any]:
-        """Fresh copies: an answer that writes into its inputs harms nobody."""
-        return copy.deepcopy(dict(self.cases[case]))
 
-    def _run(self, function: Callable) -> dict[str, np.ndarray]:
-        return {case: np.asarray(function(**self._inputs(case)), float) for case in self.cases}
+def _topics() -> dict[str, str]:
+    return import_module("artifex_rl.lab.exercises").TOPICS
+
+
+def _print_list(known: Mapping[str, Check]) -> None:
+    width = max(map(len, known))
+    for number, topic in _topics().items():
+        print(f"Notebook {number}, {topic.replace('_', ' ')}")
+        for made in vars(import_module(f"artifex_rl.lab.exercises.{topic}")).values():
+            if isinstance(made, Check):
+                print(f"  {made.name:<{width}}  {getattr(made, 'summary', type(made).__name__.lower())}")
 
 
 @dataclass(frozen=True)
@@ -126,7 +108,7 @@ class Number(Check):
         try:
             number = float(answer)
         except (TypeError, ValueError):
-            return f"✗ got {_described(answer)}, needs a number."
+            return f"✗ got {described(answer)}, needs a number."
         if not np.isfinite(number):
             return "✗ needs a finite number."
         if abs(number - self.value) <= self.tolerance:
@@ -163,39 +145,11 @@ class Choice(Check):
             return "… no answer yet."
         chosen = str(answer).strip().lower()
         if chosen not in self.explanations:
-            return f"✗ got {_described(answer)}, needs one of {', '.join(map(repr, self.explanations))}."
+            return f"✗ got {described(answer)}, needs one of {', '.join(map(repr, self.explanations))}."
         mark = "✓ right." if chosen == self.right else "✗ not quite."
         return f"{mark} {self.explanations[chosen]}"
 
 
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.shape == b.shape and np.allclose(a, b, rtol=RTOL, atol=ATOL)
-
-
-def _place(got: np.ndarray, right: np.ndarray) -> str:
-    """Which entries are wrong, and in which direction the last: what runs backwards goes wrong there first."""
-    off = np.argwhere(~np.isclose(got, right, rtol=RTOL, atol=ATOL))
-    last = tuple(off[-1])
-    nature = "not a finite number" if not np.isfinite(got[last]) else "low" if got[last] < right[last] else "high"
-    nature = nature if nature.startswith("not") else f"too {nature}"
-    if got.ndim == 0:
-        return f"the result is {nature}"
-    steps = [int(i[0]) if got.ndim == 1 else tuple(map(int, i)) for i in off]
-    if len(steps) == 1:
-        return f"step {steps[0]} is {nature}"
-    return f"{len(steps)} of {got.size} steps are wrong; look at step {steps[-1]} first, it is {nature}"
-
-
-def _raised(error: Exception, answer: Callable) -> str:
-    """The exception in one line, with the line of the learner's own code."""
-    file = getattr(getattr(answer, "__code__", None), "co_filename", None)
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    where = f" (line {lines[-1]} of your cell)" if lines else ""
-    message = " ".join(str(error).split())
-    message = message if len(message) <= 160 else message[:157] + "…"
-    return f"{type(error).__name__}{f': {message}' if message else ''}{where}"
-
-
-def _described(answer: Any) -> str:
+def described(answer: Any) -> str:
     """A short name of something that should not be there, without an address in it."""
     return repr(answer)[:40] if isinstance(answer, str | int | float | bool) else type(answer).__name__

@@ -1,1 +1,15 @@
-"""The exercises of the notebooks: one module for each, made of `artifex_rl.lab.checks`."""
+"""The exercises of the notebooks: one module for each. `artifex_rl.lab.checks.check` finds them by name.
+
+An exercise is made of what its notebook shows (task, stub, solution) and of what its check knows: the library's own
+function, a generator of cases, properties, and mistakes with a hint each.
+"""
+
+#: The module of each notebook's exercises.
+TOPICS = {
+    "01": "returns_and_advantages",
+    "02": "reinforce",
+    "03": "ppo",
+    "04": "grpo",
+    "05": "dpo",
+    "06": "rewards",
+}

@@ -1,0 +1,152 @@
+"""The course for a class: `python -m artifex_rl.lab.editions notebooks --out course/`.
+
+From the same notebooks come two folders. `student`: without solutions and without outputs, with the checks.
+`teacher`: solutions open, outputs kept, notes on time above the cells that have some. The same notebooks always give
+the same bytes.
+
+A cell is a solution if "solution" is among its tags. Notes are a cell's metadata `{"teaching": {"minutes": 8,
+"note": "Let them guess first."}}`, both optional.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell
+
+SOLUTION, TEACHING = "solution", "teaching"
+LOOKS_SOLVED = re.compile(r"<summary>\s*(?:<\w+>\s*)*solution", re.IGNORECASE)
+
+
+def student_edition(notebook: NotebookNode) -> NotebookNode:
+    """The notebook without solutions, outputs, widget state and notes for teachers.
+
+    Raises:
+        ValueError: a cell looks like a solution and has no tag that says so, or a tag is misspelt.
+    """
+    _check_tags(notebook)
+    edition = copy.deepcopy(notebook)
+    edition.metadata.pop("widgets", None)
+    edition.cells = [cell for cell in edition.cells if not _is_solution(cell)]
+    for cell in edition.cells:
+        cell.metadata.pop(TEACHING, None)
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return edition
+
+
+def teacher_edition(notebook: NotebookNode) -> NotebookNode:
+    """The notebook with its outputs, its solutions open, and the notes for teachers above their cells.
+
+    Raises:
+        ValueError: as for `student_edition`, or a note is not as it should be.
+    """
+    _check_tags(notebook)
+    edition = copy.deepcopy(notebook)
+    cells = []
+    for cell in edition.cells:
+        note = _note(cell)
+        if note:
+            cells.append(new_markdown_cell(note, id=f"teacher-{cell.id}"[:64], metadata={"tags": ["teacher"]}))
+        if _is_solution(cell):
+            cell.source = cell.source.replace("<details>", "<details open>")
+        cells.append(cell)
+    edition.cells = cells
+    return edition
+
+
+EDITIONS: dict[str, Callable[[NotebookNode], NotebookNode]] = {
+    "student": student_edition,
+    "teacher": teacher_edition,
+}
+
+
+def build(source: str | os.PathLike, out: str | os.PathLike) -> list[Path]:
+    """Write both editions of every notebook of a folder.
+
+    Everything is read and checked before anything is written. Other files of the target folders stay as they are.
+
+    Args:
+        source: the folder of the notebooks.
+        out: a folder outside of it; made where it is missing.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: there are no notebooks, `out` lies in `source`, or a notebook is not valid; the message names it.
+    """
+    source, out = Path(source), Path(out)
+    paths = sorted(source.glob("*.ipynb"))
+    if not paths:
+        raise ValueError(f"source: got {source}, needs a folder with notebooks")
+    if out.resolve().is_relative_to(source.resolve()):
+        raise ValueError(f"out: got {out}, needs a folder outside of {source}")
+    texts = {}
+    for path in paths:
+        try:
+            notebook = nbformat.read(path, as_version=4)
+            for name, edition_of in EDITIONS.items():
+                edition = edition_of(notebook)
+                nbformat.validate(edition)
+                texts[out / name / path.name] = nbformat.writes(edition) + "\n"
+        except (ValueError, nbformat.ValidationError) as error:
+            raise ValueError(f"{path.name}: {error}") from error
+    for target, text in texts.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8", newline="\n")
+    return list(texts)
+
+
+def _is_solution(cell: NotebookNode) -> bool:
+    return SOLUTION in cell.metadata.get("tags", [])
+
+
+def _check_tags(notebook: NotebookNode) -> None:
+    """A solution that is not tagged would be handed to the class."""
+    for cell in notebook.cells:
+        near = [tag for tag in cell.metadata.get("tags", []) if tag != SOLUTION and tag.lower().startswith("sol")]
+        if near:
+            raise ValueError(f"tags: got {near[0]!r} in the cell {cell.id!r}, needs {SOLUTION!r} if it is one")
+        if cell.cell_type == "markdown" and LOOKS_SOLVED.search(cell.source) and not _is_solution(cell):
+            raise ValueError(f"tags: got none in the cell {cell.id!r}, needs {SOLUTION!r}: its summary says so")
+
+
+def _note(cell: NotebookNode) -> str | None:
+    """What a teacher should know before the cell, as Markdown."""
+    note = cell.metadata.get(TEACHING)
+    if note is None:
+        return None
+    if not isinstance(note, dict) or not note or set(note) - {"minutes", "note"}:
+        raise ValueError(f"{TEACHING}: got {note!r} in the cell {cell.id!r}, needs minutes, note, or both")
+    parts = ["**For the teacher**"]
+    if "minutes" in note:
+        parts.append(f"{note['minutes']} minutes")
+    return "> " + "  ·  ".join(parts) + (f"\n>\n> {note['note']}" if "note" in note else "")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        "python -m artifex_rl.lab.editions", description="Write the student and the teacher edition of a course."
+    )
+    parser.add_argument("source", type=Path, help="the folder of the notebooks")
+    parser.add_argument("--out", type=Path, required=True, help="where the folders student and teacher go")
+    options = parser.parse_args(arguments)
+    try:
+        written = build(options.source, options.out)
+    except ValueError as error:
+        sys.exit(str(error))
+    for path in written:
+        print(f"{path}: {path.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
