@@ -8,9 +8,10 @@ import pytest
 from flax import nnx
 from refusals import assert_refused, snapshot
 
-from artifex_rl import DiagonalGaussian, REINFORCEConfig, REINFORCETrainer, SequencePolicy, one_step_batch
+from artifex_rl import DiagonalGaussian, REINFORCEConfig, REINFORCETrainer, SequencePolicy, as_policy, one_step_batch
 from artifex_rl.envs import CartPole, rollout
 from artifex_rl.rl.batches import ALIASES, StaticInt, read_batch, read_mask
+from artifex_rl.rl.trainer import masked_mean
 
 
 class Choosing(nnx.Module):
@@ -282,6 +283,36 @@ def test_what_a_reward_raises_has_a_note_of_its_name(trainers):
 )
 def test_bad_observations_beside_a_reward(trainers, batch, words):
     assert_refused(trainers["plain"], batch, *words, reward_fn=lambda s, c: np.ones(6))
+
+
+def test_observations_beside_a_reward_share_one_batch_axis(trainers):
+    uneven = {"observations": {"image": np.ones((6, 4)), "text": np.ones((5, 4))}}
+    assert_refused(trainers["plain"], uneven, "observations", "(5,)", "(6,)", reward_fn=lambda s, c: np.ones(6))
+
+
+def test_a_reward_whose_signature_is_not_to_be_known_is_called_with_samples_and_conditions(trainers):
+    class Opaque:
+        __signature__ = "none"
+
+        def __call__(self, samples, conditions):
+            return np.arange(6.0)
+
+    batch = {"observations": GOOD["sequence"]["observations"]}
+    assert trainers["sequence"].train_step(batch, Opaque())["mean_reward"] == 2.5
+
+
+def test_samples_are_drawn_with_another_key_than_the_step_s_own(trainers):
+    observations = np.ones((200, 4), np.float32)
+    drawn, _ = as_policy(Choosing()).sample(observations, jax.random.fold_in(jax.random.key(0), 0))
+    mine = trainer_of(Choosing()).collect({"observations": observations}, lambda s, c: np.ones(200))["actions"]
+    assert (np.asarray(mine) != np.asarray(drawn)).any()
+
+
+def test_a_mean_under_a_mask():
+    x = jnp.array([1.0, jnp.nan, 4.0])
+    assert masked_mean(x, jnp.array([True, False, True])) == 2.5
+    assert masked_mean(x, jnp.zeros(3, bool)) == 0
+    assert masked_mean(jnp.array([1.0, 2.0])) == 1.5
 
 
 def test_a_key_without_a_reward_is_a_slip(trainers):

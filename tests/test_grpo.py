@@ -211,13 +211,36 @@ def test_one_step_is_the_step_written_by_hand(settings):
     assert_same(parameters(trainer.model), parameters(by_hand), rtol=1e-3, atol=2e-6)
 
 
-def test_the_loss_is_the_sum_of_its_metrics():
-    metrics = start(beta=0.3).train_step(responses())
-    total = metrics["policy_loss"] + 0.3 * metrics["kl_penalty"] - 0.01 * metrics["entropy"]
-    assert metrics["loss"] == pytest.approx(total, abs=1e-6)
-    assert metrics["kl_k3"] == metrics["kl_penalty"]
-    wanted = {"approx_kl", "mean_reward", "group_advantage_std", "grad_norm", "clip_fraction", "frac_zero_std"}
-    assert wanted <= set(metrics)
+def test_every_metric_is_its_formula():
+    batch, trainer = responses(), start(beta=0.3, clip_param=0.3, clip_param_high=0.9)
+    batch["rewards"][:GROUP] = 0.7  # one group of three teaches nothing
+    mask = np.arange(TOKENS) < batch["lengths"][:, None]
+    seen = trainer.model.evaluate(batch["observations"], batch["actions"])
+    log_probs, entropy = (np.asarray(x, np.float64) for x in (seen.log_probs, seen.entropy))
+    log_ratio, d = log_probs - batch["log_probs"], batch["ref_log_probs"] - log_probs
+    ratio, groups = np.exp(log_ratio), batch["rewards"].reshape(PROMPTS, GROUP)
+    stds = np.array([1, *groups[1:].std(axis=1)])[:, None]
+    advantages = ((groups - groups.mean(axis=1, keepdims=True)) / stds).reshape(ROWS, 1)
+
+    def mean(x):
+        return np.mean([row[:n].mean() for row, n in zip(x, batch["lengths"], strict=True)])
+
+    expected = {
+        "policy_loss": -mean(np.minimum(ratio * advantages, np.clip(ratio, 0.7, 1.9) * advantages)),
+        "kl_penalty": mean(np.exp(d) - 1 - d),
+        "kl_k3": mean(np.exp(d) - 1 - d),
+        "entropy": mean(entropy),
+        "approx_kl": (ratio - 1 - log_ratio)[mask].mean(),
+        "clip_fraction": ((ratio < 0.7) | (ratio > 1.9))[mask].mean(),
+        "mean_reward": batch["rewards"].mean(),
+        "group_advantage_std": np.sqrt(2 / 3),
+        "frac_zero_std": 1 / 3,
+    }
+    assert (ratio < 0.7)[mask].any() and (ratio > 1.9)[mask].any() and expected["clip_fraction"] < 1
+    expected["loss"] = expected["policy_loss"] + 0.3 * expected["kl_penalty"] - 0.01 * expected["entropy"]
+    metrics = trainer.train_step(batch)
+    assert metrics.pop("grad_norm") > 0
+    assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 # What the docstring says
@@ -366,10 +389,11 @@ def test_clipping_stops_where_it_says():
 
 
 @pytest.mark.slow
-def test_continuous_actions_and_trajectories_with_two_axes():
+@pytest.mark.parametrize("estimator", ["exact", "k3"])
+def test_continuous_actions_and_trajectories_with_two_axes(estimator):
     """(B, T) rewards of a policy of single actions: B trajectories, each a group's member, T actions each."""
     rng = np.random.default_rng(0)
-    model = Gaussian(rngs=nnx.Rngs(0))
+    model, reference = Gaussian(rngs=nnx.Rngs(0)), Gaussian(rngs=nnx.Rngs(1))
     batch = {
         "observations": rng.normal(size=(8, 5, 2)).astype(np.float32),
         "actions": rng.normal(size=(8, 5, 3)).astype(np.float32),
@@ -377,9 +401,16 @@ def test_continuous_actions_and_trajectories_with_two_axes():
         "log_probs": rng.normal(size=(8, 5)).astype(np.float32) - 4,
         "dones": rng.uniform(size=(8, 5)) < 0.2,
     }
-    trainer = make(model, None, Gaussian(rngs=nnx.Rngs(1)), kl_estimator="exact")
+    # An episode's first end is a trajectory's; means are over the steps of a trajectory, then over trajectories.
+    lengths = [1 + np.argmax(row) if row.any() else 5 for row in batch["dones"]]
+    mine, theirs = model(batch["observations"]), reference(batch["observations"])
+    d = np.asarray(theirs.log_prob(batch["actions"]) - mine.log_prob(batch["actions"]), np.float64)
+    kl = np.asarray(mine.kl(theirs)) if estimator == "exact" else np.exp(d) - 1 - d
+    trainer = make(model, None, reference, kl_estimator=estimator)
     metrics = trainer.train_step(batch)
-    assert metrics["kl_penalty"] > 0 and metrics["grad_norm"] > 0
+    expected = np.mean([row[:n].mean() for row, n in zip(kl, lengths, strict=True)])
+    assert metrics["kl_penalty"] == pytest.approx(expected, rel=1e-4)
+    assert metrics["grad_norm"] > 0
 
 
 def test_numbers_of_the_config_never_compile_again():
@@ -469,6 +500,18 @@ def test_the_exact_kl_needs_two_distributions_of_one_shape():
     model, reference = chooser(), MLP(2, [8], VOCABULARY + 1, rngs=nnx.Rngs(0))
     trainer = make(model, reference_model=reference, kl_estimator="exact")
     assert_refused(trainer, single_actions(), "kl_estimator", "exact", "shape")
+
+
+def test_a_reference_must_score_as_the_model_does():
+    class Whole(SequencePolicy):
+        """One log-probability for a response, not one for each token."""
+
+        def evaluate(self, *arguments):
+            seen = super().evaluate(*arguments)
+            return seen._replace(log_probs=seen.log_probs.sum(axis=1))
+
+    trainer = make(writer(), reference_model=Whole(writer(1).network, TOKENS))
+    assert_refused(trainer, without(responses(), "ref_log_probs"), "reference_model", "(12,)", "(12, 3)")
 
 
 def test_a_group_of_one_is_warned_of():
