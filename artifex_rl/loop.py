@@ -1,8 +1,8 @@
-"""How `Trainer.fit` cuts its data into steps: a fixed batch, rows of a dataset, or whatever an iterable gives."""
+"""The loop of `Trainer.fit`, and how it cuts data into steps: one batch, rows of a dataset, or any iterable."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,31 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 #: Permutations of epochs come from a stream of their own, apart from those of the steps 0, 1, 2, …
 EPOCHS = 2**32 - 1
+
+
+def run(trainer: Any, calls: Iterator[list[dict[str, float]]], callbacks: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Train as `calls` are read, and call the hooks; see `Trainer.fit`."""
+    history: list[dict[str, float]] = []
+    trainer.should_stop = False
+    _call(callbacks, "on_train_begin", trainer)
+    try:
+        for metrics in calls:
+            for step, now in enumerate(metrics, start=trainer.step - len(metrics)):
+                _call(callbacks, "on_train_batch_end", trainer, now, step)
+            history += metrics
+            if trainer.should_stop:
+                break
+    finally:  # files are closed and bars are taken down after an error, too
+        _call(callbacks, "on_train_end", trainer)
+    return {name: np.array([now[name] for now in history]) for name in (history[0] if history else ())}
+
+
+def _call(callbacks: Sequence[Any], hook: str, *arguments: Any) -> None:
+    for callback in callbacks:
+        getattr(callback, hook, _nothing)(*arguments)
+
+
+def _nothing(*arguments: Any) -> None: ...
 
 
 def train_calls(
@@ -39,16 +64,17 @@ def train_calls(
     if batch_size is None:
         if step_arguments:
             return _from_iterable(trainer, [data], steps, step_arguments)
-        prepared = _prepare(trainer, data)
+        prepared = prepare(trainer, data)
         return _from_arrays(trainer, trainer._place(prepared), None, steps, None, steps_per_call)
     if step_arguments or not trainer.independent_rows:
         what = next(iter(step_arguments), type(trainer).__name__)
         raise ValueError(f"batch_size: got {batch_size}, needs None with {what}: pass whole batches")
-    prepared = _prepare(trainer, data)
-    return _from_arrays(trainer, prepared, _count_rows(prepared, batch_size), steps, batch_size, steps_per_call)
+    prepared = prepare(trainer, data)
+    return _from_arrays(trainer, prepared, count_rows(prepared, batch_size), steps, batch_size, steps_per_call)
 
 
-def _prepare(trainer: Any, data: Any) -> Any:
+def prepare(trainer: Any, data: Any) -> Any:
+    """A batch or dataset in the form that compiled code reads, its shapes and numbers checked."""
     prepared = trainer.prepare(data)
     trainer.validate(prepared)
     return prepared
@@ -71,7 +97,7 @@ def _from_arrays(trainer, data, size, steps, batch_size, steps_per_call):
     done = 0
     while done < steps:
         length = min(steps_per_call, steps - done)
-        rows = None if size is None else _rows(trainer.key, trainer.step, length, size, batch_size)
+        rows = None if size is None else choose_rows(trainer.key, trainer.step, length, size, batch_size)
         if length > 1:
             yield trainer._train_many(data, rows, length)
         else:  # not as a scan of one: a convolution within a scan is far slower on CPU
@@ -80,7 +106,7 @@ def _from_arrays(trainer, data, size, steps, batch_size, steps_per_call):
         done += length
 
 
-def _rows(key: jax.Array, first: int, length: int, size: int, batch_size: int) -> np.ndarray:
+def choose_rows(key: jax.Array, first: int, length: int, size: int, batch_size: int) -> np.ndarray:
     """Which rows steps first … first + length − 1 train on, `(length, batch_size)`: a function of key and step alone.
 
     Every epoch is a permutation of its own; rows that would not fill a last batch wait for another epoch.
@@ -93,7 +119,8 @@ def _rows(key: jax.Array, first: int, length: int, size: int, batch_size: int) -
     return np.stack([orders[epoch][start : start + batch_size] for epoch, start in starts])
 
 
-def _count_rows(data: Any, batch_size: int) -> int:
+def count_rows(data: Any, batch_size: int) -> int:
+    """How many rows a dataset has: at least `batch_size`, as many in every array, or a ValueError."""
     sizes = {np.shape(leaf)[0] for leaf in jax.tree.leaves(data) if np.ndim(leaf)}
     if len(sizes) != 1:
         raise ValueError(f"data: got arrays of {sorted(sizes)} rows, needs as many in each to cut batches from it")

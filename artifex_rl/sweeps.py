@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from artifex_rl.loop import _count_rows, _rows, take_rows
+from artifex_rl.loop import choose_rows, count_rows, prepare, take_rows
 from artifex_rl.trainer import Trainer, TrainState
 
 #: The stream of keys for drawing samples; `RLTrainer.collect` takes the same.
@@ -84,10 +84,10 @@ def sweep(
             states.append(trainer.state)
             keys.append(trainer.key)
             used.append(trainer.config)
-            prepared.append({} if callable(data) else trainer.prepare(data))
+            prepared.append({} if callable(data) else prepare(trainer, data))
             trainer.config = own
             if batch_size is not None:
-                rows.append(_choose_rows(trainer, prepared[-1], steps, batch_size))
+                rows.append(_rows_of_run(trainer, prepared[-1], steps, batch_size))
     _check_configs(used)
     batches, axes = _stack_batches(prepared)
     first = trainers[0]
@@ -149,13 +149,13 @@ def _check_configs(configs: list[Any]) -> None:
                 )
 
 
-def _choose_rows(trainer: Trainer, data: Any, steps: int, batch_size: int) -> np.ndarray:
+def _rows_of_run(trainer: Trainer, data: Any, steps: int, batch_size: int) -> np.ndarray:
     """The rows `(steps, batch_size)` that `fit` would take."""
     if not trainer.independent_rows or not data:
         raise ValueError(
             f"batch_size: got {batch_size}, needs None with {type(trainer).__name__}: pass whole batches"
         )
-    return _rows(trainer.key, trainer.step, steps, _count_rows(data, batch_size), batch_size)
+    return choose_rows(trainer.key, trainer.step, steps, count_rows(data, batch_size), batch_size)
 
 
 def _stack_batches(batches: list[Any]) -> tuple[Any, Any]:

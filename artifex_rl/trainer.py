@@ -20,7 +20,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from artifex_rl.loop import shard_rows, take_rows, train_calls
+from artifex_rl.loop import prepare, run, shard_rows, take_rows, train_calls
 from artifex_rl.metrics import Metrics, PackedMetrics, pack
 from artifex_rl.state import TrainState, Variables
 
@@ -183,9 +183,8 @@ class Trainer(abc.ABC):
 
     def evaluate(self, batch: Any) -> dict[str, float]:
         """The loss and metrics of a batch, with the model in its evaluation mode; nothing changes."""
-        batch = self.prepare(batch)
-        self.validate(batch)
-        arguments = (*self.state, self._place(batch), self._key_data, self._device_config)
+        batch = self._place(prepare(self, batch))
+        arguments = (*self.state, batch, self._key_data, self._device_config)
         return self._compiled_evaluate(*arguments).unpack()[0]
 
     def fit(
@@ -221,20 +220,7 @@ class Trainer(abc.ABC):
         """
         if steps_per_call is None:
             steps_per_call = 1 if callbacks else 100
-        calls = train_calls(self, data, steps, batch_size, steps_per_call, step_arguments)
-        history: list[dict[str, float]] = []
-        self.should_stop = False
-        _call(callbacks, "on_train_begin", self)
-        try:
-            for metrics in calls:
-                for step, now in enumerate(metrics, start=self.step - len(metrics)):
-                    _call(callbacks, "on_train_batch_end", self, now, step)
-                history += metrics
-                if self.should_stop:
-                    break
-        finally:  # files are closed and bars are taken down after an error, too
-            _call(callbacks, "on_train_end", self)
-        return {name: np.array([now[name] for now in history]) for name in (history[0] if history else ())}
+        return run(self, train_calls(self, data, steps, batch_size, steps_per_call, step_arguments), callbacks)
 
     def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> None:
         """Write model, optimizer, step, random key and config to the folder `path`, through orbax.
@@ -308,11 +294,3 @@ class Trainer(abc.ABC):
 
     def _place(self, batch: Any) -> Any:
         return batch if self.mesh is None else shard_rows(batch, self.mesh)
-
-
-def _call(callbacks: Sequence[Any], hook: str, *arguments: Any) -> None:
-    for callback in callbacks:
-        getattr(callback, hook, _nothing)(*arguments)
-
-
-def _nothing(*arguments: Any) -> None: ...

@@ -8,10 +8,12 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from refusals import assert_refused
 
 from artifex_rl import REINFORCEConfig, REINFORCETrainer, SequencePolicy, as_policy, one_step_batch
 from artifex_rl.envs import CartPole, rollout
 from artifex_rl.models import MLP
+from artifex_rl.rl.policies import ModulePolicy
 
 METRICS = {"policy_loss", "loss", "mean_reward", "reward_std", "entropy", "grad_norm"}
 
@@ -228,6 +230,57 @@ def test_samples_are_drawn_scored_and_learned_from():
     history = [trainer.train_step(observations, reward, jax.random.key(i))["mean_reward"] for i in range(40)]
     assert history[0] < 0.6 and np.mean(history[-5:]) > 0.95
     assert set(seen) == {((32,), (32, 8))}
+
+
+def test_the_group_size_of_a_batch_says_how_many_samples_are_drawn():
+    sizes = []
+
+    def reward(samples, conditions):
+        sizes.append(len(samples))
+        return np.arange(len(samples)) % 3
+
+    trainer = make(Table(), REINFORCEConfig(num_generations=4, baseline="leave_one_out"))
+    observations = np.eye(2, dtype=np.float32)
+    batch = trainer.collect({"observations": observations, "group_size": 3}, reward)
+    assert batch["group_size"] == 3
+    np.testing.assert_array_equal(batch["observations"], np.repeat(observations, 3, axis=0))
+    trainer.train_step({"observations": observations, "group_size": 3}, reward)
+    trainer.train_step({"observations": observations}, reward)
+    assert sizes == [6, 6, 8]
+    with pytest.raises(ValueError, match="group_size: got 0"):
+        trainer.train_step({"observations": observations, "group_size": 0}, reward)
+
+
+def test_a_reward_sees_the_outcome_of_an_action_where_the_policy_has_one():
+    class Doubled(Table):
+        def sample(self, observations, key):
+            return ModulePolicy(self).sample(observations, key)
+
+        def evaluate(self, observations, actions, mask=None):
+            return ModulePolicy(self).evaluate(observations, actions, mask)
+
+        def outcome(self, actions):
+            return 10 * actions + 7
+
+    seen = []
+    trainer = make(Doubled())
+    batch = trainer.collect(
+        {"observations": np.zeros((5, 2))}, lambda samples, _: seen.append(samples) or np.zeros(len(samples))
+    )
+    np.testing.assert_array_equal(seen[0], 10 * batch["actions"] + 7)
+    assert set(np.asarray(batch["actions"]).tolist()) <= {0, 1, 2}
+
+
+def test_a_generator_without_a_density_is_refused_with_what_to_return():
+    trainer = make(nnx.Linear(3, 4, rngs=nnx.Rngs(0)))
+    noise = np.ones((5, 3), np.float32)
+    batch = {
+        "observations": noise,
+        "actions": np.ones((5, 4), np.float32),
+        "rewards": np.ones(5),
+        "dones": np.ones(5),
+    }
+    assert_refused(trainer, batch, "actions", "float32", "has no density", "DiagonalGaussian")
 
 
 def test_the_key_decides_what_is_drawn():

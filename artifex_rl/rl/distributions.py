@@ -54,7 +54,10 @@ class Categorical:
     def log_prob(self, actions: Int[Array, "*B"]) -> Float[Array, "*B"]:
         """Actions out of range cannot be seen under `jit`; `check_actions` sees them before."""
         if not jnp.issubdtype(actions.dtype, jnp.integer):
-            raise TypeError(f"actions: got {actions.dtype}, needs integers: one of {self.logits.shape[-1]} actions")
+            raise TypeError(
+                f"actions: got {actions.dtype}, needs integers: one of {self.logits.shape[-1]} actions. A network "
+                f"whose output is itself the action, G(z), has no density: let it return a DiagonalGaussian around it"
+            )
         return jnp.take_along_axis(self.log_probs, actions[..., None], axis=-1)[..., 0]
 
     def entropy(self) -> Float[Array, "*B"]:

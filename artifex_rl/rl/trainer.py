@@ -85,15 +85,20 @@ class RLTrainer(Trainer):
         return super().train_step(batch)
 
     def collect(self, batch: Any, reward_fn: Any, key: Array | None = None) -> dict[str, Any]:
-        """Draw `num_generations` samples for each observation and score them: a batch for `train_step`."""
+        """Draw samples for each observation and score them: a batch for `train_step`.
+
+        As many for each as "group_size" of the batch says, or else `num_generations`. Where the policy has a method
+        `outcome`, the reward sees `outcome(actions)`: the image, say, and not the denoising that led to it.
+        """
         if not callable(reward_fn):
             raise ValueError(f"reward_fn: got {type(reward_fn).__name__}, needs a callable of (samples, conditions)")
-        observations = read_batch(batch, ("observations",))["observations"]
+        given = read_batch(batch, ("observations",), tuple({"group_size"} & {*self.optional}))
+        observations, group = given["observations"], {k: v for k, v in given.items() if k == "group_size"}
         check_finite("observations", observations)
         rows = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(observations)}
         if len(rows) != 1 or () in rows:
             raise ValueError(f"observations: got leading axes {sorted(rows)}, needs one batch axis, shared by all")
-        observations = repeat_rows(observations, self.num_generations)
+        observations = repeat_rows(observations, group.get("group_size", self.num_generations))
         if key is None:
             key = jax.random.fold_in(jax.random.fold_in(self.key, SAMPLES), self.step)
         try:
@@ -107,7 +112,7 @@ class RLTrainer(Trainer):
         samples = self.model.outcome(actions) if hasattr(self.model, "outcome") else actions
         rewards = np.asarray(score_samples("reward_fn", reward_fn, samples, observations, **more))
         check_finite(f"reward_fn ({getattr(reward_fn, '__name__', type(reward_fn).__name__)})", rewards)
-        return one_step_batch(observations, actions, rewards, log_probs, values, mask)
+        return one_step_batch(observations, actions, rewards, log_probs, values, mask) | group
 
     def prepare(self, batch: Any) -> dict[str, Any]:
         """The batch under canonical names, its shapes checked; see `check_experience` for what it is then."""
