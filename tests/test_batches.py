@@ -63,9 +63,10 @@ def trainers():
         "plain": trainer_of(Choosing()),
         "value": trainer_of(Choosing(), REINFORCEConfig(baseline="value")),
         "rloo": trainer_of(Choosing(), REINFORCEConfig(baseline="leave_one_out", num_generations=2)),
+        "rloo of tokens": trainer_of(SequencePolicy(Writing(), 5), REINFORCEConfig(baseline="leave_one_out")),
     }
     for name, trainer in made.items():
-        if name != "value":
+        if name not in ("value", "rloo of tokens"):
             trainer.train_step(GOOD[name])
     return made
 
@@ -96,6 +97,7 @@ GOOD = {
     "value": base(CHOICES),
     "rloo": base(CHOICES),
 }
+GOOD["rloo of tokens"] = GOOD["sequence"]
 
 
 def at(array, index, value):
@@ -214,6 +216,9 @@ BAD = [
     ("rloo", {"dones": at(np.ones(6), 0, 0)}, ["baseline", "'leave_one_out'", "dones"]),
     ("rloo", {"dones": ABSENT}, ["baseline", "one_step_batch"]),
     ("rloo", {"group_size": 1}, ["group_size", "1", "at least 2"]),
+    ("rloo", {"mask": np.ones(6)}, ["baseline", "'leave_one_out'", "independent"]),
+    ("rloo", {name: value[:5] for name, value in base(CHOICES).items()}, ["group_size", "2", "5 samples"]),
+    ("rloo of tokens", {"rewards": np.ones((6, 5))}, ["baseline", "'leave_one_out'", "(B,)"]),
 ]
 
 

@@ -190,6 +190,14 @@ def test_masks_say_what_lengths_say_and_what_is_behind_the_end_does_not_count():
     assert_same_parameters(*ends, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("settings", [{}, {"reference_free": True}], ids=["DPO", "SimPO"])
+def test_without_lengths_every_token_counts(settings):
+    batch = without(sequences(), "chosen_lengths", "rejected_lengths")
+    full = {f"{side}_lengths": np.full(ROWS, TOKENS) for side in ("chosen", "rejected")}
+    trainer = make(writer(), None if settings else writer(1), optax.sgd(0.0), **settings)
+    assert trainer.train_step(batch) == pytest.approx(trainer.train_step({**batch, **full}), rel=1e-6)
+
+
 def test_responses_of_two_widths():
     batch = sequences()
     shorter = {**batch, "rejected": batch["rejected"][:, :2], "rejected_lengths": np.full(ROWS, 2)}
