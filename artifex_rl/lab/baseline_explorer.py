@@ -28,6 +28,8 @@ BASELINES = {
     "optimal": ("best constant", "pink"),
 }
 MEAN, LEAVE_ONE_OUT = 1, 2
+#: What a variance of 0, or less by rounding, is drawn as on its logarithmic axis.
+LEAST_VARIANCE = 1e-8
 
 
 class BaselineExplorer(Explorer):
@@ -88,7 +90,7 @@ def sample_gradients(scores, rewards, mask, constants):
         "leave_one_out": centred * (count / jnp.maximum(count - 1, 1)),
         **{name: rewards - constant for name, constant in constants.items()},
     }
-    table = jnp.where(mask, jnp.stack([advantages[name] for name in BASELINES]), 0.0)
+    table = jnp.where(mask[None], jnp.stack([advantages[name] for name in BASELINES]), 0.0)
     return table @ scores / count
 
 
@@ -134,7 +136,7 @@ def _constants(rewards, probabilities, scores):
 
 
 def _covariance(values, weights):
-    centred = values - weights @ values
+    centred = values - (weights @ values)[None]
     return (centred * weights[:, None]).T @ centred
 
 
@@ -154,7 +156,7 @@ def _curves(rewards, logits, noise, offset, samples, sharpness):
     answers = jnp.sum(
         noise[..., None] > jnp.broadcast_to(jnp.cumsum(probabilities)[:-1], (*noise.shape, len(rewards) - 1)), axis=-1
     )
-    mask, constants = jnp.arange(MOST_SAMPLES) < samples, _constants(shifted, probabilities, scores)
+    mask, constants = jnp.arange(MOST_SAMPLES, dtype=jnp.float32) < samples, _constants(shifted, probabilities, scores)
     clouds = jax.vmap(lambda a: sample_gradients(scores[a], shifted[a], mask, constants))(answers) @ along
 
     def total_at(c):
@@ -165,7 +167,9 @@ def _curves(rewards, logits, noise, offset, samples, sharpness):
 
     here = _total(covariances)
     of_pairs = jnp.array([name in ("mean", "leave_one_out") for name in BASELINES])
-    variances = jnp.where(of_pairs, here, jax.vmap(total_at)(OFFSETS))  # differences of rewards do not feel c
+    variances = jnp.where(
+        of_pairs[None], here[None], jax.vmap(total_at)(OFFSETS)
+    )  # differences of rewards do not feel c
 
     curves = {"true": jnp.stack([jnp.stack([length, jnp.float32(y)]) for y in (-0.6, 4.6)])}
     rows = jnp.linspace(-0.3, 0.3, BATCHES)
@@ -175,8 +179,8 @@ def _curves(rewards, logits, noise, offset, samples, sharpness):
         curves[f"cloud_{name}"] = jnp.stack([clouds[:, row], row + rows], axis=1)
         curves[f"spread_{name}"] = jnp.stack([ends, jnp.full(2, float(row))], axis=1)
         curves[f"mean_{name}"] = jnp.stack([jnp.stack([mean, jnp.float32(row)])])
-        curves[f"variance_{name}"] = variances[:, row]
-        curves[f"here_{name}"] = jnp.stack([offset, here[row]])[None]
+        curves[f"variance_{name}"] = jnp.maximum(variances[:, row], LEAST_VARIANCE)
+        curves[f"here_{name}"] = jnp.stack([offset, jnp.maximum(here[row], LEAST_VARIANCE)])[None]
     return curves
 
 

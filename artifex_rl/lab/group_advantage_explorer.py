@@ -87,7 +87,7 @@ class GroupAdvantageExplorer(Explorer):
 
 def group_advantages(rewards, group_size, scale):
     """`compute_group_advantages` of the first answers of each group, `(N, G)`, for a traced size and scale."""
-    members = jnp.broadcast_to(jnp.arange(rewards.shape[1]) < group_size, rewards.shape)
+    members = jnp.broadcast_to(jnp.arange(rewards.shape[1], dtype=jnp.float32) < group_size, rewards.shape)
     each = jnp.stack(
         [
             compute_group_advantages(rewards.reshape(-1), rewards.shape[1], name, mask=members.reshape(-1))
@@ -123,7 +123,7 @@ def _curves(rewards, spread, group_size, scale, bonus, clip_param_high):
 
 def _bars(heights, row):
     """A bar from 0 to each height, as one line with gaps, `(3 G, 2)`."""
-    x = jnp.arange(len(heights)) + row * (len(heights) + 2.0)
+    x = jnp.arange(len(heights), dtype=jnp.float32) + row * (len(heights) + 2.0)
     nothing = jnp.full_like(heights, jnp.nan)
     ys = jnp.stack([jnp.where(jnp.isnan(heights), jnp.nan, 0.0), heights, nothing], axis=1)
     return jnp.stack([jnp.repeat(x, 3), ys.reshape(-1)], axis=1)

@@ -152,8 +152,8 @@ def _describe(knobs, curves):
     band = {name: curves[f"high_{name}"][i] - curves[f"mean_{name}"][i] for name in ESTIMATORS}
     rest = {name: _rest(curves[f"pull_{name}"]) for name in ("exact", *ESTIMATORS)}
     return (
-        f"At distance {knobs['distance']:.1f} the KL is {curves['exact'][i]:.3f} nats; k1 says so ± {band['k1']:.2g}, k3 "
-        f" ± {band['k3']:.2g}, k2 says {curves['mean_k2'][i]:.3f}. With β = {knobs['beta']:.2f} in the loss the "
+        f"At t = {knobs['distance']:.1f} the KL is {curves['exact'][i]:.3f} nats; k1 says so ± {band['k1']:.2g}, "
+        f"k3 ± {band['k3']:.2g}, k2 says {curves['mean_k2'][i]:.3f}. With β = {knobs['beta']:.2f} in the loss the "
         f"policy rests at {rest['exact']} by the exact KL, {rest['k2']} by k2, {rest['k3']} by k3; by k1 nowhere."
     )
 

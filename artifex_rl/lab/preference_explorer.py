@@ -140,6 +140,6 @@ def _describe(knobs, curves):
     at_zero = int(np.flatnonzero(MARGINS == 0)[0])
     return (
         f"With β = {knobs['beta']:.2f} and smoothing {knobs['label_smoothing']:.2f} a loss is content at a margin "
-        f"of: {', '.join(content)}; at margin 0 DPO pushes with {curves['push_sigmoid'][at_zero]:.2f} and SimPO, over "
-        f"{knobs['length']:.0f} tokens, with {curves['push_simpo'][at_zero]:.2g}."
+        f"of: {', '.join(content)}; at margin 0 DPO pushes with {curves['push_sigmoid'][at_zero]:.2f} and SimPO, "
+        f"over {knobs['length']:.0f} tokens, with {curves['push_simpo'][at_zero]:.2g}."
     )

@@ -101,7 +101,7 @@ def _curves(scores, plane, images, scale, threshold, **weights):
 
 def _halftone(images):
     """Pictures in a row as one line with gaps: each pixel is a stroke, as long as the pixel is dark."""
-    centre = jnp.broadcast_to(jnp.arange(SIDE, dtype=jnp.float32)[::-1, None], images.shape[1:])
+    centre = jnp.broadcast_to(jnp.arange(SIDE, dtype=jnp.float32)[::-1][None, :, None], images.shape)
     ends = [centre - images / 2, centre + images / 2, jnp.full_like(images, jnp.nan)]
     return jnp.stack(ends, axis=-1).reshape(-1)
 
