@@ -153,10 +153,10 @@ def _curves(rewards, logits, noise, offset, samples, sharpness):
     along = true / length
 
     # The same quantiles at every setting, so that the cloud moves and does not jump.
-    answers = jnp.sum(
-        noise[..., None] > jnp.broadcast_to(jnp.cumsum(probabilities)[:-1], (*noise.shape, len(rewards) - 1)), axis=-1
-    )
-    mask, constants = jnp.arange(MOST_SAMPLES, dtype=jnp.float32) < samples, _constants(shifted, probabilities, scores)
+    ladder = jnp.broadcast_to(jnp.cumsum(probabilities)[:-1], (*noise.shape, len(rewards) - 1))
+    answers = jnp.sum(noise[..., None] > ladder, axis=-1)
+    mask = jnp.arange(MOST_SAMPLES, dtype=jnp.float32) < samples
+    constants = _constants(shifted, probabilities, scores)
     clouds = jax.vmap(lambda a: sample_gradients(scores[a], shifted[a], mask, constants))(answers) @ along
 
     def total_at(c):
