@@ -1,77 +1,35 @@
 """Live training: what a panel trains is what the trainer trains, and a hand may move anything at any moment."""
 
+import dataclasses
+import re
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+import traitlets
 from flax import nnx
-
-from artifex_rl import (
-    DPOConfig,
-    DPOTrainer,
-    GRPOConfig,
-    GRPOTrainer,
-    PPOConfig,
-    PPOTrainer,
-    REINFORCEConfig,
-    REINFORCETrainer,
-    sweep,
+from live import (
+    OBSERVATIONS,
+    PAIRS,
+    draw,
+    make_dpo,
+    make_grpo,
+    make_ppo,
+    make_reinforce,
+    policy,
+    score,
+    wait_for,
+    with_rate,
 )
+
+from artifex_rl import DPOConfig, DPOTrainer, sweep
 from artifex_rl.envs import CartPole
 from artifex_rl.lab import Environment, LiveTraining
-from artifex_rl.models import MLP, ActorCritic
+from artifex_rl.lab.sliders import find_learning_rate, with_learning_rate
 from artifex_rl.rl.onpolicy import collect_trajectory
 from artifex_rl.rl.trainer import SAMPLES
-
-
-def with_rate(model, rate=1e-2):
-    return nnx.Optimizer(model, optax.inject_hyperparams(optax.adam)(learning_rate=rate), wrt=nnx.Param)
-
-
-def policy(seed=0):
-    return MLP(3, [8], 4, rngs=nnx.Rngs(seed))
-
-
-OBSERVATIONS = np.asarray(jax.random.normal(jax.random.key(1), (48, 3)))
-PAIRS = {"observations": OBSERVATIONS, "chosen": np.arange(48) % 4, "rejected": (np.arange(48) + 1) % 4}
-
-
-def make_dpo(seed=0, **config):
-    model = policy(seed)
-    return DPOTrainer(model, with_rate(model), DPOConfig(**config), reference_model=policy(seed + 1))
-
-
-def make_reinforce(**config):
-    model = policy()
-    return REINFORCETrainer(model, with_rate(model), REINFORCEConfig(**config))
-
-
-def make_grpo(**config):
-    model = policy()
-    return GRPOTrainer(model, with_rate(model), GRPOConfig(num_generations=4, **config))
-
-
-def make_ppo(**config):
-    model = ActorCritic(4, (8,), 2, rngs=nnx.Rngs(0))
-    return PPOTrainer(model, with_rate(model, 1e-3), PPOConfig(num_epochs=1, num_minibatches=2, **config))
-
-
-def score(samples, conditions):
-    """Python that no compiler sees: the reward is 1 for the action that the observation's sign asks for."""
-    pairs = zip(samples, conditions, strict=True)
-    return [float(int(sample) == (2 if condition[0] > 0 else 1)) for sample, condition in pairs]
-
-
-def draw(model, key):
-    observations = jnp.asarray(OBSERVATIONS[:16])
-    actions = jax.random.categorical(key, model(observations))
-    return {
-        "observations": observations,
-        "actions": actions,
-        "rewards": (actions == 2).astype(jnp.float32),
-        "dones": jnp.ones(16, bool),
-    }
 
 
 def assert_same(trainer, other):
@@ -137,3 +95,336 @@ def test_python_scores_the_samples_as_in_train_step():
     panel.run(3)
     assert_same(trainer, by_hand)
     assert_same_history(panel.history, expected)
+
+
+def test_two_panels_of_one_start_agree_however_their_steps_were_cut():
+    first, second = (LiveTraining(make_dpo(), PAIRS, batch_size=10) for _ in range(2))
+    first.run(60)
+    second._engine._length = 7
+    for steps in (1, 2, 30, 27):
+        second.run(steps)
+    assert first._frame == second._frame
+    states = [{k: v for k, v in p.get_state().items() if k != "layout"} for p in (first, second)]
+    assert states[0] == states[1]
+    assert first.fingerprint() == second.fingerprint() and first.png() == second.png()
+
+
+# In the background -----------------------------------------------------------------------------------------------
+
+
+def test_in_the_background_it_trains_the_same_and_a_pause_is_a_whole_number_of_steps():
+    by_hand, trainer = make_dpo(), make_dpo()
+    panel = LiveTraining(trainer, PAIRS, batch_size=10)
+    panel.start()
+    assert panel.running
+    panel.start()  # already does
+    wait_for(lambda: panel.steps > 50)
+    panel.pause()
+    steps = panel.steps
+    assert not panel.running and trainer.step == steps
+    panel.start()
+    wait_for(lambda: panel.steps > steps)
+    panel.close()
+    assert_same_history(panel.history, by_hand.fit(PAIRS, steps=panel.steps, batch_size=10))
+    assert_same(trainer, by_hand)
+
+
+def test_a_pause_does_not_wait_for_what_is_under_way():
+    entered, release = threading.Event(), threading.Event()
+
+    def slow(samples, conditions):
+        if panel.steps == 2:
+            entered.set()
+            assert release.wait(120)
+        return score(samples, conditions)
+
+    trainer, undisturbed = make_grpo(), make_grpo()
+    panel = LiveTraining(trainer, {"observations": OBSERVATIONS[:6]}, reward_fn=slow)
+    panel.start()
+    assert entered.wait(120)
+    panel.pause()  # returns, though the reward does not
+    assert not release.is_set() and not panel.running and panel.steps == trainer.step == 2
+    thread = panel._engine._thread
+    release.set()
+    thread.join(120)
+    assert panel.steps == trainer.step == 2  # what was under way was dropped
+    panel.run(1)  # and is made again
+    undisturbed.fit({"observations": OBSERVATIONS[:6]}, steps=3, reward_fn=score)
+    assert_same(trainer, undisturbed)
+
+
+def test_a_slow_speed_is_no_reason_to_wait_for_a_pause():
+    panel = LiveTraining(make_dpo(), PAIRS)
+    panel.speed = 0.001  # a step in a quarter of an hour
+    panel.start()
+    wait_for(lambda: panel.steps == 1)
+    thread = panel._engine._thread
+    panel.pause()
+    thread.join(60)
+    assert not thread.is_alive() and panel.steps == 1
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("live training")]
+
+
+def test_nothing_trains_on_after_close_nor_beside_a_second_panel_of_the_trainer():
+    trainer = make_dpo()
+    first = LiveTraining(trainer, PAIRS)
+    first.start()
+    wait_for(lambda: first.steps)
+    second = LiveTraining(trainer, PAIRS)
+    assert first._engine.closed and not first.running and not threads()
+    second.start()
+    wait_for(lambda: second.steps)
+    second.close()
+    assert not threads()
+    steps = trainer.step
+    second.start()
+    assert not second.running and trainer.step == steps
+    with pytest.raises(RuntimeError, match="closed"):
+        second.run(1)
+
+
+def test_a_cell_that_is_run_again_stops_what_it_started(monkeypatch):
+    here = ["a cell", 1]
+    monkeypatch.setattr("artifex_rl.lab.live._cell", lambda: tuple(here))
+    first, beside = (LiveTraining(make_dpo(), PAIRS) for _ in range(2))
+    here[:] = "another", 2
+    elsewhere = LiveTraining(make_dpo(), PAIRS)
+    here[:] = "a cell", 3
+    again = LiveTraining(make_dpo(), PAIRS)
+    assert [p._engine.closed for p in (first, beside, elsewhere, again)] == [True, True, False, False]
+
+
+# A hand moves something ------------------------------------------------------------------------------------------
+
+
+def test_a_move_counts_from_the_next_step_on_and_compiles_nothing():
+    by_hand, trainer = make_dpo(), make_dpo()
+    panel = LiveTraining(trainer, PAIRS, batch_size=10)
+    panel.run(8)
+    by_hand.fit(PAIRS, steps=8, batch_size=10)
+    for beta in (0.3, 0.07):
+        panel.set(beta=beta)
+        by_hand.config = dataclasses.replace(by_hand.config, beta=beta)
+        assert trainer.config == by_hand.config
+        panel.run(8)
+        by_hand.fit(PAIRS, steps=8, batch_size=10)
+    assert_same(trainer, by_hand)
+    assert [(mark.step, mark.name, mark.value) for mark in panel.runs[0].marks] == [
+        (8, "beta", 0.3),
+        (16, "beta", 0.07),
+    ]
+    assert panel.compilations == 1 and panel._engine.chunks._loop._cache_size() == 1
+
+
+def test_the_learning_rate_is_moved_where_the_optimizer_keeps_it():
+    trainer, slow = make_dpo(), make_dpo()
+    panel = LiveTraining(trainer, PAIRS)
+    assert panel.setting["learning_rate"] == 0.01
+    panel.run(3)
+    panel.set(learning_rate=0.0)
+    before = jax.tree.leaves(nnx.state(trainer.model))
+    panel.run(3)
+    for a, b in zip(before, jax.tree.leaves(nnx.state(trainer.model)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    panel.reset()
+    panel.set(learning_rate=0.002)
+    panel.run(4)
+    slow = DPOTrainer(slow.model, with_rate(slow.model, 0.002), slow.config, reference_model=policy(1))
+    slow.fit(PAIRS, steps=4)
+    assert_same(trainer, slow)
+    assert panel.compilations == 1
+    assert panel.runs[0].marks == ()  # nothing had been trained: it is no move
+
+
+def test_a_slider_in_the_page_is_a_move_too():
+    panel = LiveTraining(make_dpo(), PAIRS)
+    panel.run(2)
+    panel.set_state({"beta": 0.25})  # as a message from the page
+    panel.run(1)
+    assert panel.setting["beta"] == panel.beta == 0.25 and panel.runs[0].marks[0].step == 2
+    assert panel._frame["marks"] == [[pytest.approx(2 / 20), "β 0.25"]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"beta": -1.0}, "DPOConfig.beta: got -1.0, needs a number of more than 0"),
+        ({"beta": 0.3, "label_smoothing": 0.7}, "label_smoothing: got 0.7"),
+        ({"learning_rate": float("nan")}, "learning_rate: got nan"),
+        ({"learning_rate": -1e-3}, "learning_rate: got -0.001, needs a finite number of at least 0"),
+        ({"gamma": 0.9}, "gamma: got 0.9, but the numbers to move are beta"),
+        ({"loss_type": "ipo"}, "loss_type: got 'ipo', but"),
+    ],
+)
+def test_what_a_config_refuses_changes_nothing(changes, named):
+    trainer = make_dpo()
+    panel = LiveTraining(trainer, PAIRS)
+    before, frame = panel.setting, panel._frame
+    for act in (panel.set, panel.fork):
+        with pytest.raises(ValueError, match=re.escape(named)):
+            act(**changes)
+        assert panel.setting == before and len(panel.runs) == 1 and panel._frame == frame
+        assert trainer.config == DPOConfig()
+    with pytest.raises(traitlets.TraitError, match="needs a number"):
+        panel.beta = -1.0
+    assert panel.setting == before
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.5, True, None])
+def test_steps_are_counted_in_whole_numbers(steps):
+    with pytest.raises(ValueError, match="steps: got"):
+        LiveTraining(make_dpo(), PAIRS).run(steps)
+
+
+def test_reset_is_the_first_state_to_the_bit():
+    trainer, place = make_ppo(), Environment(CartPole(), num_steps=16, num_envs=3)
+    trainer.train_step({**collect_trajectory(CartPole(), trainer.model, jax.random.key(5), 16, 3)[0]})
+    first, config = jax.tree.map(np.array, trainer.state), trainer.config
+    panel = LiveTraining(trainer, place)
+    panel.run(4)
+    once = panel.history
+    panel.set(clip_param=0.05, learning_rate=0.1)
+    panel.run(3)
+    panel.reset()
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(trainer.state), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert trainer.config == config and panel.steps == 0 and panel.history == {} and panel.runs[0].marks == ()
+    assert panel.setting["clip_param"] == panel.clip_param == 0.2
+    panel.run(4)
+    assert_same_history(panel.history, once)
+    panel.set(clip_param=0.05)
+    panel.reset(keep_setting=True)
+    assert panel.setting["clip_param"] == panel.clip_param == trainer.config.clip_param == 0.05 and panel.steps == 0
+
+
+def test_a_fork_is_the_run_that_would_have_been():
+    by_hand, other, trainer = make_dpo(), make_dpo(), make_dpo()
+    panel = LiveTraining(trainer, PAIRS, batch_size=10)
+    panel.run(6)
+    panel.fork(beta=0.5, learning_rate=0.03)
+    assert panel.beta == 0.5  # the sliders are the fork's
+    panel.run(7)
+    expected = by_hand.fit(PAIRS, steps=13, batch_size=10)
+    assert_same(trainer, by_hand)  # the run itself went on as it was
+    assert_same_history(panel.history, expected)
+    assert trainer.config == DPOConfig()
+
+    other.fit(PAIRS, steps=6, batch_size=10)
+    other.config = dataclasses.replace(other.config, beta=0.5)
+    other.state = with_learning_rate(other.state, find_learning_rate(other), 0.03)
+    after = other.fit(PAIRS, steps=7, batch_size=10)
+    fork = panel.runs[1]
+    for a, b in zip(jax.tree.leaves(fork.state), jax.tree.leaves(other.state), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for name, values in after.items():
+        np.testing.assert_array_equal(fork.history.series()[name], np.concatenate([expected[name][:6], values]))
+    assert len(panel._frame["legend"]) == 2 and "β 0.5, α 0.03, from step 6" in panel._frame["legend"][1]
+
+    panel.fork()
+    with pytest.raises(ValueError, match="fork: got 3 runs already"):
+        panel.fork()
+    panel.drop()
+    panel.drop()
+    panel.drop()
+    assert len(panel.runs) == 1 and panel.beta == 0.1 and panel.compilations == 1
+
+
+def test_a_fork_at_any_moment_goes_by_the_steps_of_the_run():
+    panel = LiveTraining(make_dpo(), PAIRS, batch_size=10)
+    panel.start()
+    wait_for(lambda: panel.steps > 20)
+    fork = panel.fork(beta=0.5)
+    start = fork.history.start
+    wait_for(lambda: panel.steps > start + 20)
+    panel.drop()
+    twin = panel.fork(beta=0.9)
+    wait_for(lambda: panel.steps > twin.history.start + 20)
+    panel.pause()
+    assert twin.history.steps == panel.steps == int(twin.state.step) == int(panel.runs[0].state.step)
+    by_hand = make_dpo()
+    assert_same_history(panel.history, by_hand.fit(PAIRS, steps=panel.steps, batch_size=10))
+
+
+def test_what_is_assigned_to_the_trainer_at_rest_counts():
+    by_hand, trainer = make_dpo(), make_dpo()
+    panel = LiveTraining(trainer, PAIRS)
+    panel.run(2)
+    by_hand.fit(PAIRS, steps=2)
+    for each in (by_hand, trainer):
+        each.train_step(PAIRS)
+        each.config = dataclasses.replace(each.config, beta=0.4)
+    panel.run(3)
+    by_hand.fit(PAIRS, steps=3)
+    assert_same(trainer, by_hand)
+    assert panel.setting["beta"] == 0.4
+
+
+# Something goes wrong --------------------------------------------------------------------------------------------
+
+
+class Broke(Exception):
+    pass
+
+
+def test_an_error_ends_the_run_shows_in_the_panel_and_is_raised_by_the_next_call():
+    trainer = make_grpo()
+
+    def breaks(samples, conditions):
+        if panel.steps == 3 and fail:
+            raise Broke("the scorer is gone")
+        return score(samples, conditions)
+
+    fail = True
+    panel = LiveTraining(trainer, {"observations": OBSERVATIONS[:6]}, reward_fn=breaks)
+    panel.start()
+    wait_for(lambda: not panel.running)
+    assert panel.steps == trainer.step == 3
+    assert panel._error.startswith("Broke: the scorer is gone") and panel._frame["running"] is False
+    with pytest.raises(Broke, match="the scorer is gone"):
+        panel.set(beta=0.2)
+    assert panel.setting["beta"] == 0.01
+    with pytest.raises(Broke):
+        panel.run(1)  # it is still broken, and says so where it is called
+    assert panel._error
+    fail = False
+    panel.run(2)
+    assert panel._error == "" and panel.steps == 5
+
+
+def test_a_loss_that_is_no_number_ends_the_run_after_the_last_good_step():
+    class Diverges(DPOTrainer):
+        def compute_loss(self, model, batch, key):
+            loss, metrics = super().compute_loss(model, batch, key)
+            return loss / jnp.where(metrics["reward_margin"] > self.config.gamma_beta_ratio, 0.0, 1.0), metrics
+
+    def make():
+        model = policy()
+        return Diverges(model, with_rate(model), DPOConfig(beta=1.0), reference_model=policy(1))
+
+    trainer, by_hand, steps = make(), make(), 0
+    with pytest.raises(FloatingPointError):
+        while True:
+            by_hand.train_step(PAIRS)
+            steps += 1
+    assert steps > 2
+    for length in (1, 64):
+        panel = LiveTraining(trainer, PAIRS)
+        panel._engine._length = length
+        with pytest.raises(FloatingPointError, match=f"at step {steps}"):
+            panel.run(200)
+        assert panel.steps == trainer.step == steps and len(panel.history["loss"]) == steps
+        assert_same(trainer, by_hand)
+        assert "FloatingPointError" in panel._error
+        panel.reset()
+
+
+def test_the_run_ends_where_it_was_told_to():
+    panel = LiveTraining(make_dpo(), PAIRS, max_steps=30)
+    panel.start()
+    wait_for(lambda: not panel.running)
+    assert panel.steps == 30
+    panel.run(5)
+    assert panel.steps == 30

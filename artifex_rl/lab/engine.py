@@ -25,6 +25,9 @@ from artifex_rl.lab.sliders import LEARNING_RATE, check_setting, find_learning_r
 #: Seconds that a chunk should take: a frame for each is 27 a second, and a slider waits no longer.
 CHUNK_SECONDS = 0.036
 
+#: The name of the mark where a fork begins; no number is called that.
+FORK = "what if"
+
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
@@ -36,7 +39,6 @@ class Run:
         self.setting = self.wanted = setting  # what it trains with, and what it will from the next chunk on
         self.history = history
         self.marks: tuple[Mark, ...] = ()
-        self.changed: dict[str, float] = {}  # what the fork began with, where that differs
 
 
 class Engine:
@@ -139,6 +141,7 @@ class Engine:
                 source.state, source.carry, source.config, source.placed, source.setting, source.history.fork()
             )
             twin.wanted = setting
+            twin.marks = (*source.marks, Mark(source.history.steps, FORK, 0.0, "what if"))
             self.runs = [*self.runs, twin]
             self._version += 1
             self._apply(twin)
@@ -251,8 +254,6 @@ class Engine:
                     Mark(steps, name, value, f"{self.symbols.get(name, name)} {value:.3g}")
                     for name, value in moved.items()
                 )
-            else:
-                run.changed = {**run.changed, **moved}
         run.setting = run.wanted
         return run.state, run.carry, run.placed
 

@@ -1,13 +1,13 @@
-"""What a run has seen: every metric of every step, and the same in at most 200 buckets, which is what is drawn."""
+"""What a run has seen: every metric of every step, and the same in at most 160 buckets, which is what is drawn."""
 
 from __future__ import annotations
 
 import numpy as np
 
 #: Most points of a drawn curve; a bucket then holds 1, 2, 4, … steps.
-BUCKETS = 200
+BUCKETS = 160
 #: Steps that the empty axes have room for; doubled whenever a run needs more.
-FIRST_SPAN = 25
+FIRST_SPAN = 20
 #: How much of the next bucket's average comes from the buckets before.
 _KEEP = 0.85
 _LAGS = np.arange(BUCKETS)[:, None] - np.arange(BUCKETS)[None]
@@ -88,7 +88,7 @@ class History:
 
 
 def span(steps: int) -> int:
-    """How many steps the axes show: 25, 50, 100, … whichever has room for so many."""
+    """How many steps the axes show: 20, 40, 80, … whichever has room for so many."""
     room = FIRST_SPAN
     while room < steps:
         room *= 2
@@ -105,7 +105,7 @@ def nice_limits(low: float, high: float, parts: int = 4) -> tuple[float, float]:
         return 0.0, 1.0
     if high - low < 1e-9 * max(abs(low), abs(high)) or high == low:
         pad = 0.5 * abs(high) or 0.5
-        low, high = (low, high + pad) if high >= 0 else (low - pad, high)
+        low, high = low - pad, high + pad
     power = 10.0 ** np.floor(np.log10((high - low) / parts))
     for scale in (power, 10 * power):
         for nice in _NICE:

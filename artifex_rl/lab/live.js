@@ -68,10 +68,10 @@ function render({ model, el }) {
   const alarm = element("p", { class: "alarm", role: "alert" });
   const note = element("p", { class: "waiting" });
   const root = element("div", { class: "artifex live", role: "group", "aria-label": layout.title },
-    element("h4", {}, layout.title),
+    element("div", { class: "head" }, element("h4", {}, layout.title), status),
     element("div", { class: "controls" }, ...sliders.map((slider) => slider.row)),
     element("div", { class: "bar" }, ...Object.values(buttons),
-      element("label", { class: "control speed", title: "Steps a second" }, element("span", {}, "speed"), speed, pace), status),
+      element("label", { class: "control speed", title: "Steps a second" }, element("span", {}, "speed"), speed, pace)),
     note, alarm, legend,
     element("div", { class: layout.show ? "both" : "" }, svg.parentElement, ...(layout.show ? [sample] : [])),
     summary);

@@ -22,7 +22,7 @@ RUN_STYLES = ("-", (0, (4, 1.6)), (0, (1.1, 1.2)))
 _COLOURS = [INK[name]["color"] for name in ("blue", "orange", "green", "pink", "grey")]
 _WIDTHS = (1.9, 1.4, 1.1, 1.1, 1.1)
 _PARTS = 4
-_WIDEST = "−0.0005"  # room for a tick's label
+_WIDEST = {"x": "20.48k", "y": "−0.0005"}  # room for a tick's label
 
 Groups = dict[str, tuple[str, ...]]
 
@@ -149,8 +149,8 @@ class LiveFigure:
             ticks = np.linspace(0, 1, _PARTS + 1)
             lowest = i + columns >= count
             ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="step" if lowest else "")
-            ax.set_xticks(ticks, frame.x_labels if frame else ["0"] * len(ticks))
-            ax.set_yticks(ticks, frame.y_labels[i] if frame else [_WIDEST] * len(ticks))
+            ax.set_xticks(ticks, frame.x_labels if frame else [_WIDEST["x"]] * len(ticks))
+            ax.set_yticks(ticks, frame.y_labels[i] if frame else [_WIDEST["y"]] * len(ticks))
             ax.tick_params(labelbottom=lowest, labelsize=9, length=2.5)
             ax.set_title(title, fontsize=10.5, pad=5)
             for axis, texts in (("x", ax.get_xticklabels()), ("y", ax.get_yticklabels())):

@@ -7,30 +7,34 @@ from typing import Any
 
 import numpy as np
 
+from artifex_rl.lab.engine import FORK
 from artifex_rl.lab.live_figure import Groups
 
-#: What each trainer draws by itself, from what there is of it; the first of each line that the steps report.
-_CHOICE: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("return of an episode", ("episode_return",)),
-    ("mean reward", ("mean_reward",)),
-    ("implicit rewards", ("chosen_reward", "rejected_reward")),
-    ("accuracy on pairs", ("reward_accuracy",)),
-    ("loss", ("loss",)),
-    ("value loss", ("value_loss",)),
-    ("KL to the reference", ("kl_penalty",)),
-    ("KL of a step", ("approx_kl",)),
-    ("clip fraction", ("clip_fraction",)),
-    ("entropy", ("entropy",)),
-    ("spread of advantages", ("group_advantage_std",)),
-    ("explained variance", ("explained_variance",)),
-    ("reward margin", ("reward_margin",)),
-    ("length of the gradient", ("grad_norm",)),
-)
-#: Metrics of trainers whose steps run on the host, known before the first step.
-_HOST = {
-    "GRPOTrainer": ("mean_reward", "loss", "kl_penalty", "clip_fraction", "entropy", "group_advantage_std"),
-    "REINFORCETrainer": ("mean_reward", "loss", "entropy", "grad_norm"),
-    "PPOTrainer": ("mean_reward", "loss", "value_loss", "approx_kl", "clip_fraction", "entropy"),
+#: What is drawn if nobody says, in this order, of what the steps report; at most six.
+_CHOICE = {
+    "return of an episode": ("episode_return",),
+    "mean reward": ("mean_reward",),
+    "implicit rewards": ("chosen_reward", "rejected_reward"),
+    "accuracy on pairs": ("reward_accuracy",),
+    "policy loss": ("policy_loss",),
+    "loss": ("loss",),
+    "value loss": ("value_loss",),
+    "KL to the reference": ("kl_penalty",),
+    "clip fraction": ("clip_fraction",),
+    "entropy": ("entropy",),
+    "spread of advantages": ("group_advantage_std",),
+    "KL of a step": ("approx_kl",),
+    "explained variance": ("explained_variance",),
+    "reward margin": ("reward_margin",),
+    "length of the gradient": ("grad_norm",),
+}
+#: Titles that say less than another that is there.
+_INSTEAD = {"mean reward": "return of an episode", "loss": "policy loss"}
+#: Metrics of trainers whose steps run on the host, where none is known before the first step.
+_ON_HOST = {
+    "GRPOTrainer": ("mean_reward", "policy_loss", "kl_penalty", "clip_fraction", "entropy", "group_advantage_std"),
+    "REINFORCETrainer": ("mean_reward", "reward_std", "policy_loss", "entropy", "grad_norm"),
+    "PPOTrainer": ("mean_reward", "policy_loss", "value_loss", "approx_kl", "clip_fraction", "entropy"),
 }
 MOST_AXES = 6
 
@@ -42,11 +46,10 @@ def curves_of(trainer: Any, names: Sequence[str] | None, curves: Any) -> Groups:
         ValueError: a metric is not among those of the trainer's steps, or nothing is to be drawn.
     """
     if curves is None:
-        there = names or _HOST.get(type(trainer).__name__, ("loss", "grad_norm"))
-        groups = {title: metrics for title, metrics in _CHOICE if set(metrics) <= set(there)}
-        if "return of an episode" in groups:
-            groups.pop("mean reward", None)
-        return dict(list(groups.items())[:MOST_AXES])
+        there = names or _ON_HOST.get(type(trainer).__name__, ("loss", "grad_norm"))
+        groups = {title: metrics for title, metrics in _CHOICE.items() if set(metrics) <= set(there)}
+        chosen = [title for title in groups if _INSTEAD.get(title) not in groups]
+        return {title: groups[title] for title in chosen[:MOST_AXES]}
     if isinstance(curves, str) or not isinstance(curves, Mapping | Sequence):
         raise ValueError(f"curves: got {curves!r}, needs a mapping from titles to metrics, or a list of metrics")
     given = curves if isinstance(curves, Mapping) else {name.replace("_", " "): name for name in curves}
@@ -80,25 +83,25 @@ def describe(trainer: Any, engine: Any, groups: Groups) -> str:
             )
     sentences = [f"{name} after {engine.steps:,} step{'s' * (engine.steps != 1)}" + (": " if words else "")]
     sentences[0] += "; ".join(words) + "."
-    moves = [f"{mark.text} from step {mark.step:,}" for mark in engine.runs[-1].marks[-3:]]
+    moves = []
+    for mark in (mark for mark in engine.runs[-1].marks if mark.name != FORK):
+        moves = [move for move in moves if move.name != mark.name] + [mark]  # where each number was moved last
+    moves = [f"{mark.text} from step {mark.step:,}" for mark in moves]
     if moves:
         sentences.append(f"Moved: {'; '.join(moves)}.")
     return " ".join([*sentences, *(f"What if: {label}." for label in legend(engine)[1:])])
 
 
 def legend(engine: Any) -> list[str]:
-    """What each run is; a lone one has its numbers said."""
+    """What each run is: the numbers in which they differ; all numbers of one that is alone."""
     runs = engine.runs
-    if len(runs) == 1 and not engine.steps:
-        return []
-    labels = [_numbers(engine, runs[0].setting)]
-    for run in runs[1:]:
-        changed = {name: run.wanted[name] for name in run.changed} or {
-            name: value for name, value in run.wanted.items() if value != runs[0].wanted.get(name)
-        }
-        what = _numbers(engine, changed) if changed else "the same"
-        labels.append(f"{what}, from step {run.history.start:,}")
-    return labels
+    if len(runs) == 1:
+        return [_numbers(engine, runs[0].wanted)] if engine.steps else []
+    differ = [name for name in runs[0].wanted if len({run.wanted[name] for run in runs}) > 1]
+    labels = [_numbers(engine, {name: run.wanted[name] for name in differ}) or "the same so far" for run in runs]
+    return labels[:1] + [
+        f"{label}, from step {run.history.start:,}" for label, run in zip(labels[1:], runs[1:], strict=True)
+    ]
 
 
 def _numbers(engine: Any, setting: dict[str, float]) -> str:

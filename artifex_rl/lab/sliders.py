@@ -37,6 +37,8 @@ _NEAR_ONE = (
     *(0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98),
     *(0.985, 0.99, 0.995, 0.998, 0.999, 1.0),
 )
+#: How far below and above its first value such a number may be put.
+_SPREAD = {LEARNING_RATE: (100, 30), "clip_param": (20, 4), "clip_param_high": (20, 4)}
 #: Stops of a factor: ten to each power of ten.
 _PER_DECADE = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 
@@ -163,10 +165,12 @@ def _suitable(config: Any, name: str, value: float) -> tuple[float, ...]:
         return _NEAR_ONE
     if name == "label_smoothing":
         return tuple(round(0.02 * i, 2) for i in range(25))
-    middle = math.floor(math.log10(value)) if value > 0 else -1
-    stops = [float(f"{digit}e{middle + power}") for power in (-2, -1, 0, 1) for digit in _PER_DECADE]
+    value = value or 0.1
+    below, above = _SPREAD.get(name, (20, 10))
+    middle = math.floor(math.log10(value))
+    stops = [float(f"{digit}e{middle + power}") for power in (-3, -2, -1, 0, 1, 2) for digit in _PER_DECADE]
     zero = [0.0] if name != LEARNING_RATE and allowed(0.0) else []
-    return tuple(zero + [stop for stop in stops if allowed(stop)])
+    return tuple(zero + [stop for stop in stops if value / below <= stop <= value * above and allowed(stop)])
 
 
 def _shortest(array: Any) -> float:
