@@ -94,9 +94,8 @@ def test_a_network_that_steps_may_return_values_beside_its_logits(network):
             carry, logits = super().step(carry, tokens)
             return carry, (logits, jnp.zeros(len(tokens)))
 
-    graphdef, state = nnx.split(network)
     twin = WithValues(9, 16, 6, embed_features=4, rngs=nnx.Rngs(1))
-    nnx.update(twin, state)
+    nnx.update(twin, nnx.state(network))
     mine, theirs = (SequencePolicy(n, 4).sample(TOKENS, jax.random.key(0)) for n in (network, twin))
     np.testing.assert_array_equal(mine[0], theirs[0])
 

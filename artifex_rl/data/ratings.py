@@ -140,9 +140,13 @@ def compute_agreement(scores: Any, ratings: Ratings) -> float:
     scores = np.asarray(scores)
     if scores.shape != (len(ratings.words),):
         raise ValueError(f"scores: got shape {scores.shape}, needs ({len(ratings.words)},), one for each word")
-    wins = _win_probabilities(ratings.ratings)
-    right = np.where(scores[:, None] > scores[None], 1.0, np.where(scores[:, None] == scores[None], 0.5, 0.0))
-    return float((wins * right).sum() / wins.sum())
+    share, below = _histograms(ratings)
+    levels, level = np.unique(scores, return_inverse=True)
+    alike = np.zeros((len(levels), below.shape[1]))
+    np.add.at(alike, level, below)  # (levels, 9): summed over the words of one score
+    under = np.cumsum(alike, axis=0) - alike
+    right = share * (under[level] + 0.5 * (alike[level] - below))
+    return float(right.sum() / (share * (alike.sum(axis=0, keepdims=True) - below)).sum())
 
 
 def compute_agreement_ceiling(ratings: Ratings) -> float:
@@ -150,16 +154,18 @@ def compute_agreement_ceiling(ratings: Ratings) -> float:
 
     People who disagree with each other cannot all be agreed with.
     """
-    wins = _win_probabilities(ratings.ratings)
-    return float(np.maximum(wins, wins.T).sum() / 2 / wins.sum())
+    share, below = _histograms(ratings)
+    best = total = 0.0
+    for row in range(len(share)):  # all pairs at once would take gigabytes
+        wins, losses = below[:row] @ share[row], share[:row] @ below[row]
+        best, total = best + np.maximum(wins, losses).sum(), total + (wins + losses).sum()
+    return float(best / total)
 
 
-def _win_probabilities(ratings: Int[np.ndarray, "N 10"]) -> Float[np.ndarray, "N N"]:
-    """P(a rating of word i > a rating of word j), both drawn at random; 0 on the diagonal."""
-    share = (ratings[:, :, None] == np.arange(-4, 5)).mean(axis=1)  # (N, 9): the histogram of each word
-    wins = share @ (np.cumsum(share, axis=1) - share).T
-    np.fill_diagonal(wins, 0)
-    return wins
+def _histograms(ratings: Ratings) -> tuple[Float[np.ndarray, "N 9"], Float[np.ndarray, "N 9"]]:
+    """P(rating of word i = v) and P(rating of word i < v) for v = −4 … 4."""
+    share = (ratings.ratings[:, :, None] == np.arange(-4, 5)).mean(axis=1)
+    return share, np.cumsum(share, axis=1) - share
 
 
 @functools.cache
