@@ -21,9 +21,14 @@ def _draw_tokens(rng, size):
     return {"token_log_probs": np.where(mask, tenths(rng, *mask.shape, low=-3.0, high=-0.1), padding), "mask": mask}
 
 
-def _sum_under(token_log_probs, mask):
+@jax.jit
+def _library_sum(token_log_probs, mask):
     """As `DPOTrainer` has it."""
     return jnp.sum(jnp.where(mask, token_log_probs, 0.0), axis=1)
+
+
+def _sum_under(token_log_probs, mask):
+    return np.asarray(_library_sum(token_log_probs, mask))
 
 
 sequence_log_probs = Exercise(
@@ -73,7 +78,7 @@ do not multiply.
             "this is the mean over the tokens. SimPO will want it; the probability of a response is the sum.",
         ),
         (
-            lambda token_log_probs, mask: np.exp(np.asarray(_sum_under(token_log_probs, mask))),
+            lambda token_log_probs, mask: np.exp(_sum_under(token_log_probs, mask)),
             "this is the probability: stay in logarithms, else long responses are 0 in float32.",
         ),
         (
@@ -182,6 +187,12 @@ only the difference counts. Keep that in mind for the diagnosis lab.
                 chosen, rejected, ref_chosen, ref_rejected, 1.0
             ),
             "where is β?",
+        ),
+        (
+            lambda chosen, rejected, ref_chosen, ref_rejected, beta: _library_dpo(
+                chosen, ref_rejected, ref_chosen, ref_rejected, beta
+            ),
+            "the rejected response is missing: a preference is between two.",
         ),
         (
             _naive_dpo,
@@ -317,6 +328,10 @@ that moving β does not move the margin in the units of log-probabilities.
         (
             lambda c, r, nc, nr, beta, ratio: _simpo(c, r, nr, nc, beta, ratio),
             "the lengths are swapped.",
+        ),
+        (
+            lambda *arguments: len(arguments[0]) * _simpo(*arguments),
+            "this is the sum over the pairs: what is asked for is the mean.",
         ),
     ),
 )

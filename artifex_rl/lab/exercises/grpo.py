@@ -124,6 +124,12 @@ one of the rewards before it takes the mean, so that equal rewards give 0 exactl
             "you divide by the variance: then the unit of the rewards does not cancel.",
         ),
         (
+            lambda rewards, group_size: (
+                rewards / (rewards.reshape(-1, group_size).std(axis=1).repeat(group_size) + 1e-8)
+            ),
+            "scaled, and not centred: how much better than the group is it?",
+        ),
+        (
             lambda rewards, group_size: -_library_advantages(rewards, group_size),
             "the sign is turned around: better than the group is positive.",
         ),

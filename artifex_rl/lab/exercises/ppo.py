@@ -387,6 +387,12 @@ remainder that makes a tiny minibatch at the end, whose gradient counts as much 
             "steps of B // n leave a small minibatch at the end. Give its rows to the first ones.",
         ),
         (
+            lambda order, num_minibatches: np.split(
+                order, [(i + 1) * (len(order) // num_minibatches) for i in range(num_minibatches - 1)]
+            ),
+            "the whole remainder goes to the last minibatch: share it out, one row to each.",
+        ),
+        (
             lambda order, num_minibatches: [order for _ in range(num_minibatches)],
             "each minibatch is the whole batch: that is full-batch training, several times.",
         ),

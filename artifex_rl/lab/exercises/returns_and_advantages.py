@@ -165,8 +165,8 @@ CartPole stops after 500 steps, even if the pole stands like a candle. That is a
 episode, so the critic was asked before the reset too: `next_values[t]` is the value of the state that step $t$
 reached.
 
-Write the TD errors: no value after a fall, `next_values[t]` everywhere else. All arguments but $\\gamma$ are arrays
-of one length, and `truncations[t]` implies `dones[t]`.
+Write `td_errors_with_time_limit`: no value after a fall, `next_values[t]` everywhere else. All arguments but
+$\\gamma$ are arrays of one length, and `truncations[t]` implies `dones[t]`.
 """,
     solution="""
 def td_errors_with_time_limit(rewards, values, next_values, dones, truncations, gamma):
