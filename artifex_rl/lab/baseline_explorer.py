@@ -196,7 +196,8 @@ def _figure(curves, limits):
         variance.plot(*curves[f"here_{name}"].T, gid=f"here_{name}", marker="o", ms=6, ls="", color=INK[ink]["color"])
     cloud.plot(*curves["true"].T, gid="true", color="#888888", lw=1.2, ls="--")
     length = curves["true"][0, 0]
-    cloud.set(xlim=(-3.2 * length, 5.2 * length), ylim=(4.6, -0.6), xlabel="gradient along the true one (dashed)")
+    reach = 2.2 * max(np.abs(curves[f"cloud_{name}"][:, 0] - length).max() for name in BASELINES)
+    cloud.set(xlim=(length - reach, length + reach), ylim=(4.6, -0.6), xlabel="gradient along the true one (dashed)")
     cloud.set_yticks(range(len(BASELINES)), [label for label, _ in BASELINES.values()])
     cloud.set_title("80 batches; black: exact mean ± deviation")
     low = min(limits[f"variance_{name}"][0] for name in BASELINES)

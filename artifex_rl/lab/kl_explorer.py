@@ -117,8 +117,8 @@ def _curves(rewards, logits, distance, beta, samples):
 def _figure(curves, limits):
     fig = Figure(figsize=(8.6, 3.9))
     value, pull = fig.subplots(1, 2)
-    value.plot(DISTANCES, curves["exact"], gid="exact", label="exact", lw=5, alpha=0.45, **INK["blue"])
-    pull.plot(DISTANCES, curves["pull_exact"], gid="pull_exact", label="exact", lw=5, alpha=0.45, **INK["blue"])
+    value.plot(DISTANCES, curves["exact"], gid="exact", label="exact", lw=5, alpha=0.7, **INK["blue"])
+    pull.plot(DISTANCES, curves["pull_exact"], gid="pull_exact", label="exact", lw=5, alpha=0.7, **INK["blue"])
     for name, (label, ink) in ESTIMATORS.items():
         value.plot(DISTANCES, curves[f"mean_{name}"], gid=f"mean_{name}", label=label, **INK[ink])
         for edge in ("low", "high"):

@@ -102,7 +102,7 @@ def _curves(margins, beta, **knobs):
         inside = (least > 0) & (least < len(MARGINS) - 1)
         where = jnp.where(inside, jnp.asarray(MARGINS)[least], jnp.nan)
         curves[f"rest_{name}"] = jnp.stack([jnp.stack([where, jnp.float32(y)]) for y in (-0.12, 0.12)])
-        curves[f"mean_{name}"] = jnp.mean(both(margins)[0])[None]
+        curves[f"mean_{name}"] = jnp.clip(jnp.mean(both(margins)[0]), -0.5, TOP)[None]  # a mark has to stay in sight
     return curves
 
 
@@ -111,12 +111,12 @@ def _figure(curves, margins):
     loss, push = fig.subplots(1, 2)
     for name, (label, ink) in LOSSES.items():
         colour = INK[ink]["color"]
-        wide = {"lw": 5, "alpha": 0.45} if name == "sigmoid" else {}  # others may lie on it
+        wide = {"lw": 5, "alpha": 0.7} if name == "sigmoid" else {}  # others may lie on it
         loss.plot(MARGINS, curves[f"loss_{name}"], gid=f"loss_{name}", label=label, **INK[ink], **wide)
         push.plot(MARGINS, curves[f"push_{name}"], gid=f"push_{name}", label=label, **INK[ink], **wide)
         push.plot(*curves[f"rest_{name}"].T, gid=f"rest_{name}", color=colour, lw=3.5)
-        mean = {"marker": "<", "ms": 7, "ls": "", "color": colour, "clip_on": False}
-        loss.plot([24.3], np.clip(curves[f"mean_{name}"], -0.5, TOP), gid=f"mean_{name}", label=f"_{name}", **mean)
+        mean = {"marker": "<", "ms": 7, "ls": "", "color": colour}
+        loss.plot([24.3], curves[f"mean_{name}"], gid=f"mean_{name}", label=f"_{name}", **mean)
     for axes in (loss, push):
         axes.axhline(0, color="#888888", lw=0.8)
         axes.axvline(0, color="#888888", lw=0.8)
