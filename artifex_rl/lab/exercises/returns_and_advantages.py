@@ -197,8 +197,8 @@ them.
         implies(
             "your TD error at t = {0} changes with the value of another state: values[t] and next_values[t] are "
             "the two that step t asks for",
-            lambda inputs: {"values": np.append(inputs["values"][0] + 1.7, inputs["values"][1:])[::1]},
-            lambda result, inputs: np.append(np.nan, result[1:]),
+            lambda inputs: {"values": np.append(inputs["values"][:-1], inputs["values"][-1] + 1.7)},
+            lambda result, inputs: np.append(result[:-1], np.nan),
         ),
         implies(
             "with γ = 0 a TD error is the reward less the value, and yours at t = {0} is not",
@@ -466,6 +466,12 @@ def gae(rewards, values, dones, gamma, gae_lambda):
         (
             lambda rewards, values, dones, gamma, gae_lambda: -_gae(rewards, values, dones, gamma, gae_lambda),
             "the sign is turned around: better than expected is positive.",
+        ),
+        (
+            lambda rewards, values, dones, gamma, gae_lambda: _returns_from_the_past(
+                _td(rewards, values[:-1], values[1:], dones, gamma), dones, gamma * gae_lambda
+            ),
+            "you add up the errors of the past. What came before an action is not its merit.",
         ),
     ),
 )
