@@ -377,6 +377,18 @@ def test_conditions_are_repeated_for_the_samples_of_a_group():
     assert a == b and snapshot(few) == snapshot(many)
 
 
+def test_generations_are_no_groups_where_nothing_is_grouped():
+    trainer = trainer_of(Choosing(), REINFORCEConfig(num_generations=4))
+    assert trainer.train_step(GOOD["plain"]) == trainer_of(Choosing()).train_step(GOOD["plain"])  # six rewards
+
+
+def test_one_environment_may_have_an_axis_of_its_own():
+    """(T, 1), also with actions of several numbers, is (T,)."""
+    flat = GOOD["continuous"]
+    beside = {name: value[:, None] for name, value in flat.items()}
+    assert trainer_of(Moving()).train_step(beside) == pytest.approx(trainer_of(Moving()).train_step(flat), rel=1e-6)
+
+
 def test_a_group_size_is_known_to_compiled_code():
     size = read_batch({"group_size": jnp.int32(3)}, ("group_size",))["group_size"]
     assert isinstance(size, StaticInt) and size == 3
