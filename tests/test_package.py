@@ -103,7 +103,7 @@ except ImportError as error:
 
 def test_the_extra_all_is_all_that_a_user_or_developer_asks_for():
     extras = PROJECT["optional-dependencies"]
-    assert set(extras) == {"lab", "test", "wandb", "tensorboard", "envs", "binder", "all"}
+    assert set(extras) == {"lab", "data", "test", "wandb", "tensorboard", "envs", "binder", "all"}
     assert extras["all"] == ["artifex_rl[lab,envs,wandb,tensorboard,test]"]
 
 
