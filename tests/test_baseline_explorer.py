@@ -13,6 +13,7 @@ from artifex_rl import REINFORCEConfig, REINFORCETrainer, one_step_batch
 from artifex_rl.lab import BaselineExplorer
 from artifex_rl.lab.baseline_explorer import (
     BASELINES,
+    LEAST_VARIANCE,
     OFFSETS,
     _constants,
     exact_moments,

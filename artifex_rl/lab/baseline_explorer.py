@@ -100,34 +100,40 @@ def exact_moments(rewards, probabilities, scores, samples):
     Where a baseline is a constant, one sample says all. Where samples enter each other's baseline the estimate is a
     U-statistic of pairs, with Hoeffding's covariance (1948, eq. 5.13): (4(n − 2) ζ₁ + 2 ζ₂) / (n(n − 1)).
     """
-    singles = _singles(rewards, probabilities, scores)
-    means = jnp.einsum("i,ijk->jk", probabilities, singles)
-    covariances = jax.vmap(_covariance, (1, None))(singles, probabilities) / samples
+    of_singles = _moments_of_singles(rewards, probabilities, scores)
+    return _combine(of_singles, _moments_of_pairs(rewards, probabilities, scores, samples), samples)
 
+
+def _moments_of_singles(rewards, probabilities, scores):
+    """Mean `(5, K)` and covariance `(5, K, K)` of what one sample says; of baselines that take several, 0."""
+    constants, one = _constants(rewards, probabilities, scores), jnp.ones(1, bool)
+    singles = jax.vmap(lambda s, r: sample_gradients(s[None], r[None], one, constants))(scores, rewards)
+    return jnp.einsum("i,ijk->jk", probabilities, singles), jax.vmap(_covariance, (1, None))(singles, probabilities)
+
+
+def _moments_of_pairs(rewards, probabilities, scores, samples):
+    """Mean `(K,)` and covariance `(K, K)` of the leave-one-out gradient of n samples, from all pairs of answers."""
     size = len(rewards)
-    both = jnp.stack([index.ravel() for index in jnp.indices((size, size))], axis=1)  # all ordered pairs of answers
+    both = jnp.stack([index.ravel() for index in jnp.indices((size, size))], axis=1)
     two, constants = jnp.ones(2, bool), _constants(rewards, probabilities, scores)
     pairs = jax.vmap(lambda pair: sample_gradients(scores[pair], rewards[pair], two, constants)[LEAVE_ONE_OUT])(both)
     given_one = jnp.einsum("j,ijk->ik", probabilities, pairs.reshape(size, size, size))
     first = _covariance(given_one, probabilities)
     second = _covariance(pairs, jnp.outer(probabilities, probabilities).reshape(-1))
-    mean, covariance = probabilities @ given_one, (4 * (samples - 2) * first + 2 * second) / (samples * (samples - 1))
-    shrink = 1 - 1 / samples
+    return probabilities @ given_one, (4 * (samples - 2) * first + 2 * second) / (samples * (samples - 1))
+
+
+def _combine(of_singles, of_pairs, samples):
+    """The mean over n samples: with a constant baseline 1/n of the covariance; the batch mean shrinks by 1 − 1/n."""
+    (means, covariances), (mean, covariance), shrink = of_singles, of_pairs, 1 - 1 / samples
     means = means.at[LEAVE_ONE_OUT].set(mean).at[MEAN].set(shrink * mean)
-    return means, covariances.at[LEAVE_ONE_OUT].set(covariance).at[MEAN].set(shrink**2 * covariance)
+    covariances = (covariances / samples).at[LEAVE_ONE_OUT].set(covariance)
+    return means, covariances.at[MEAN].set(shrink**2 * covariance)
 
 
 def read_policy(logits):
     """Probabilities `(K,)` of the answers, and their scores ∇ log π, `(K, K)`."""
     return jnp.exp(Categorical(logits).log_probs), jax.jacrev(lambda logits: Categorical(logits).log_probs)(logits)
-
-
-def _singles(rewards, probabilities, scores):
-    """`sample_gradients` of every answer alone, `(K, 5, K)`; 0 for the baselines that take several."""
-    constants, one = _constants(rewards, probabilities, scores), jnp.ones(1, bool)
-    return jax.vmap(lambda score, reward: sample_gradients(score[None], reward[None], one, constants))(
-        scores, rewards
-    )
 
 
 def _constants(rewards, probabilities, scores):
@@ -147,7 +153,12 @@ def _total(covariances):
 def _curves(rewards, logits, noise, offset, samples, sharpness):
     probabilities, scores = read_policy(sharpness * logits)
     shifted = rewards + offset
-    means, covariances = exact_moments(shifted, probabilities, scores, samples)
+    at_offsets = jax.vmap(lambda c: _moments_of_singles(rewards + c, probabilities, scores))(
+        jnp.append(OFFSETS, offset)
+    )
+    of_pairs = _moments_of_pairs(shifted, probabilities, scores, samples)  # differences of rewards do not feel c
+    every = jax.vmap(lambda of_singles: _combine(of_singles, of_pairs, samples))(at_offsets)
+    means, covariances, totals = every[0][-1], every[1][-1], _total(every[1])
     true = probabilities * rewards @ scores
     length = jnp.sqrt(true @ true)
     along = true / length
@@ -159,28 +170,16 @@ def _curves(rewards, logits, noise, offset, samples, sharpness):
     constants = _constants(shifted, probabilities, scores)
     clouds = jax.vmap(lambda a: sample_gradients(scores[a], shifted[a], mask, constants))(answers) @ along
 
-    def total_at(c):
-        singles = _singles(rewards + c, probabilities, scores)
-        squares = jnp.einsum("i,ijk,ijk->j", probabilities, singles, singles)
-        mean = jnp.einsum("i,ijk->jk", probabilities, singles)
-        return (squares - jnp.sum(mean**2, axis=1)) / samples
-
-    here = _total(covariances)
-    of_pairs = jnp.array([name in ("mean", "leave_one_out") for name in BASELINES])
-    variances = jnp.where(
-        of_pairs[None], here[None], jax.vmap(total_at)(OFFSETS)
-    )  # differences of rewards do not feel c
-
     curves = {"true": jnp.stack([jnp.stack([length, jnp.float32(y)]) for y in (-0.6, 4.6)])}
     rows = jnp.linspace(-0.3, 0.3, BATCHES)
     for row, name in enumerate(BASELINES):
-        mean, spread = means[row] @ along, jnp.sqrt(along @ covariances[row] @ along)
+        mean, spread = means[row] @ along, jnp.sqrt(jnp.maximum(along @ covariances[row] @ along, 0))
         ends = jnp.stack([mean - spread, mean + spread])
         curves[f"cloud_{name}"] = jnp.stack([clouds[:, row], row + rows], axis=1)
         curves[f"spread_{name}"] = jnp.stack([ends, jnp.full(2, float(row))], axis=1)
         curves[f"mean_{name}"] = jnp.stack([jnp.stack([mean, jnp.float32(row)])])
-        curves[f"variance_{name}"] = jnp.maximum(variances[:, row], LEAST_VARIANCE)
-        curves[f"here_{name}"] = jnp.stack([offset, jnp.maximum(here[row], LEAST_VARIANCE)])[None]
+        curves[f"variance_{name}"] = jnp.maximum(totals[:-1, row], LEAST_VARIANCE)
+        curves[f"here_{name}"] = jnp.stack([offset, jnp.maximum(totals[-1, row], LEAST_VARIANCE)])[None]
     return curves
 
 

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from artifex_rl.rl.arrays import check_shape, read_floats
 
 #: More answers would make pages heavy and legends meaningless.
-MOST_ACTIONS = 64
+MOST_ACTIONS = 32
 
 
 def read_scored_actions(rewards: ArrayLike | None, logits: ArrayLike | None) -> tuple[jax.Array, jax.Array]:
