@@ -38,7 +38,7 @@ class Denoiser(nnx.Module):
     ):
         self.shape, self.num_classes = tuple(shape), num_classes
         sizes = (math.prod(self.shape), *hidden_features)
-        if len(sizes) < 2 or min(*sizes, *self.shape, num_classes or 1) < 1:
+        if len(sizes) < 2 or min(*sizes, *self.shape, 1 if num_classes is None else num_classes) < 1:
             raise ValueError(
                 f"Denoiser: got shape={shape}, hidden_features={hidden_features}, num_classes={num_classes}; needs "
                 f"at least one hidden layer, and sizes of at least 1"
