@@ -155,6 +155,24 @@ def test_every_known_mistake_gets_its_own_hint_and_always_the_same_text(exercise
 
 
 @every_exercise
+def test_something_else_than_was_asked_for_is_told_as_that(exercise):
+    """Whatever comes back, the verdict is about the answer, and no error of the check itself."""
+    for strange in (
+        object(),
+        "text",
+        3 + 4j,
+        {"a": 1},
+        [[1, 2], [3]],
+        [None],
+        lambda: 1,
+        np.zeros((2, 2, 2)),
+        (1, "a"),
+    ):
+        verdict = exercise.verdict(lambda *arguments, strange=strange: strange)
+        assert verdict.startswith("✗ ") and "raised" not in verdict
+
+
+@every_exercise
 def test_four_mistakes_at_least_are_known(exercise):
     assert len(exercise.mistakes) >= 4 and len(exercise.properties) >= 2
 

@@ -57,7 +57,7 @@ group_advantages = Exercise(
     difficulty="easy",
     task="""
 GRPO asks the same question several times and compares the answers with one another: each reward less the mean of its
-group, divided by the standard deviation of its group (the population's, `np.std`).
+group, divided by the standard deviation of its group (the population's, `np.std`) plus 1e-8.
 
 Write `group_advantages`. `rewards` is `(B,)`, the groups stand one after another, `group_size` rewards each. A group
 in which all rewards are equal teaches nothing: its advantages are 0, and no NaN.

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from artifex_rl.lab.answers import as_numbers, measure_with_gradients
+from artifex_rl.lab.answers import Told, as_numbers, measure_with_gradients
 from artifex_rl.lab.exercise import Exercise
 from artifex_rl.lab.exercises.draws import pick, tenths
 from artifex_rl.lab.properties import Property, implies, is_a_mean, sign, unmoved_by
@@ -275,9 +275,9 @@ def _row_by_row(function, inputs):
     parts = function(**inputs)
     if parts is None or parts is Ellipsis:
         return None
-    parts = [as_numbers(part) for part in parts]
+    parts = [as_numbers(part) for part in parts] if isinstance(parts, list | tuple | np.ndarray) else [np.zeros(())]
     if any(part.ndim != 1 or part.dtype == object for part in parts):
-        return {"a minibatch": np.full((), "something", object)}
+        raise Told("✗ needs a list of minibatches, each an array of rows; it returns something else.", dict(inputs))
     wanted, rows = inputs["num_minibatches"], len(inputs["order"])
     lengths = np.array([len(part) for part in parts], float)
     together = np.concatenate([*parts, np.zeros(0)])
