@@ -389,6 +389,11 @@ def test_one_environment_may_have_an_axis_of_its_own():
     assert trainer_of(Moving()).train_step(beside) == pytest.approx(trainer_of(Moving()).train_step(flat), rel=1e-6)
 
 
+def test_experience_is_not_cut_into_batches(trainers):
+    with pytest.raises(ValueError, match="batch_size: got 3, needs None with REINFORCETrainer"):
+        trainers["plain"].fit(GOOD["plain"], steps=2, batch_size=3)
+
+
 def test_a_group_size_is_known_to_compiled_code():
     size = read_batch({"group_size": jnp.int32(3)}, ("group_size",))["group_size"]
     assert isinstance(size, StaticInt) and size == 3

@@ -514,6 +514,22 @@ def test_a_reference_must_score_as_the_model_does():
     assert_refused(trainer, without(responses(), "ref_log_probs"), "reference_model", "(12,)", "(12, 3)")
 
 
+def test_the_exact_kl_needs_distributions():
+    class Closed(SequencePolicy):
+        """Says how likely tokens are, and not what they were drawn from."""
+
+        def evaluate(self, *arguments):
+            return super().evaluate(*arguments)._replace(distribution=None)
+
+    model, reference = (Closed(writer(seed).network, TOKENS) for seed in (0, 1))
+    trainer = make(model, reference_model=reference, kl_estimator="exact")
+    assert_refused(trainer, without(responses(), "ref_log_probs"), "kl_estimator", "exact", "kl()")
+
+
+def test_without_a_reference_there_is_no_penalty_of_any_kind():
+    assert start(chooser, kl_estimator="exact").train_step(single_actions())["kl_penalty"] == 0
+
+
 def test_a_group_of_one_is_warned_of():
     trainer = make(chooser(), num_generations=1)
     with pytest.warns(UserWarning, match="group_size") as caught:
