@@ -107,6 +107,7 @@ class Engine:
         except BaseException as error:
             self._fail(ticket, error, pending=False)
             raise
+        self.raise_pending()  # of whoever was listening
 
     def pause(self) -> None:
         """Stop now. What is under way is dropped."""
@@ -180,6 +181,13 @@ class Engine:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
+
+    def fail(self, error: Exception) -> None:
+        """Something that listens is broken: the training comes to rest, and the next call raises this."""
+        with self.lock:
+            self.failure = self._owed = error
+            if self.running:
+                self._rest()
 
     def raise_pending(self) -> None:
         """The error that ended the thread, once."""
@@ -259,11 +267,14 @@ class Engine:
 
     def _train(self, ticket: int, steps: int | None, paced: bool) -> None:
         end = self.max_steps if steps is None else min(self.steps + steps, self.max_steps)
-        due = time.perf_counter()
+        began, length = float("-inf"), 0
         while True:
             with self.lock:
-                while paced and self.speed and ticket == self._ticket and time.perf_counter() < due:
-                    self._woken.wait(due - time.perf_counter())
+                while paced and self.speed and ticket == self._ticket:
+                    left = began + length / self.speed - time.perf_counter()
+                    if left <= 0:
+                        break
+                    self._woken.wait(left)
                 if ticket != self._ticket:
                     return
                 if self.steps >= end:
@@ -281,7 +292,6 @@ class Engine:
             self._length = int(
                 np.clip(round(length * CHUNK_SECONDS / took), 1, min(4 * length, self.chunks.capacity))
             )
-            due = max(due, began - 0.1) + length / self.speed if self.speed else began
             good, problem = self._check(runs, rows)
             if problem is not None:  # the steps before it count, however the chunks were cut
                 ended = [self.chunks.advance(*start, good) for start in starts] if good else []

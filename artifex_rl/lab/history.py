@@ -65,9 +65,13 @@ class History:
             table[BUCKETS // 2 :] = 0.0
         self.width *= 2
 
+    def column(self, name: str) -> np.ndarray:
+        """One metric, a number a step: a view, to be read at once."""
+        return self._rows[: self.steps, self.names.index(name)]
+
     def series(self) -> dict[str, np.ndarray]:
         """Every metric, one number a step."""
-        return {name: self._rows[: self.steps, i].copy() for i, name in enumerate(self.names)}
+        return {name: self.column(name).copy() for name in self.names}
 
     def curves(self, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Means of buckets of `width` steps, and their running average, both `(buckets, K)`; NaN where none is.

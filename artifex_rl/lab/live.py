@@ -214,6 +214,7 @@ class LiveTraining(anywidget.AnyWidget):
         """Stop for good, wait for the thread, and take the panel away."""
         if getattr(self, "_engine", None) is not None:
             self._engine.close()
+        _open[:] = [entry for entry in _open if entry[1] is not self]
         super().close()
 
     # What there is to see -----------------------------------------------------------------------------------------
@@ -396,23 +397,26 @@ class LiveTraining(anywidget.AnyWidget):
             not final and (steps - self._shown_step < self._show_every or now < self._shown_until)
         ):
             return
-        model = self._trainer.merge(state)[0]
-        shown = self._show(model, jax.random.fold_in(self._trainer.key, steps))
         self._shown_step = steps
+        try:
+            shown = self._show(self._trainer.merge(state)[0], jax.random.fold_in(self._trainer.key, steps))
+            sample = {**as_sample(shown), "step": steps}
+        except Exception as error:
+            error.add_note("raised by the panel's show=")
+            self._engine.fail(error)
+            return
         self._shown_until = now + (time.perf_counter() - now) / SHOW_SHARE
         with self._engine.lock:
-            self._sample = {**as_sample(shown), "step": steps}
+            self._sample = sample
 
 
 def _close_others(trainer: Trainer, panel: LiveTraining) -> None:
     """Panels of this trainer, and those that an earlier run of this cell has made, are closed: a trainer has one hand
     at the wheel, and a cell that is run again leaves nothing behind that still trains."""
     cell, run = _cell()
-    for entry in list(_open):
-        (its_cell, its_run), other = entry
+    for (its_cell, its_run), other in list(_open):
         if other._trainer is trainer or (cell is not None and its_cell == cell and its_run != run):
             other.close()
-            _open.remove(entry)
     _open.append(((cell, run), panel))
 
 

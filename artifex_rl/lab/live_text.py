@@ -72,15 +72,14 @@ def describe(trainer: Any, engine: Any, groups: Groups) -> str:
     name, run = type(trainer).__name__, engine.runs[0]
     if not engine.steps:
         return f"{name}, not trained yet: press Start."
-    series, words = run.history.series() if groups else {}, []
+    words, some = [], max(1, min(10, engine.steps // 2))
     for metrics in groups.values():
-        known = series[metrics[0]] if metrics[0] in series else np.empty(0)
-        known = known[np.isfinite(known)]
-        if len(known):
-            some = max(1, min(10, len(known) // 2))
-            words.append(
-                f"{_words(metrics[0])} {_short(known[-some:].mean())} (at first {_short(known[:some].mean())})"
-            )
+        if metrics[0] in run.history.names:
+            column = run.history.column(metrics[0])
+            first, last = (part[np.isfinite(part)] for part in (column[:100], column[-100:]))
+            if len(first) and len(last):
+                now, then = _short(last[-some:].mean()), _short(first[:some].mean())
+                words.append(f"{_words(metrics[0])} {now} (at first {then})")
     sentences = [f"{name} after {engine.steps:,} step{'s' * (engine.steps != 1)}" + (": " if words else "")]
     sentences[0] += "; ".join(words) + "."
     moves = []
