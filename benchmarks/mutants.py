@@ -1,7 +1,8 @@
-"""Do the tests notice? Breaks `returns.py` and `losses.py` in one place at a time and runs their tests on each.
+"""Do the tests notice? Breaks the maths and the trainers in one place at a time and runs their tests on each.
 
-    python benchmarks/mutants.py --sample 60 --seed 0
-    python benchmarks/mutants.py --only 17 42          # the numbers that a run has printed
+    python benchmarks/mutants.py --module returns losses --sample 60 --seed 0
+    python benchmarks/mutants.py --module ppo grpo --sample 15     # 15 of each
+    python benchmarks/mutants.py --only ppo:17 grpo:42             # as a run has named them
 
 Every mutant lives in a copy of the package in a temporary directory; the working tree is only read. The exit status
 is 1 where fewer than 95 % of the mutants turn something red.
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,10 +32,21 @@ from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# The tests of each module, those first that fail first.
+POLE = "ppo_learning.py::test_ppo_learns_within_seconds"
+# The tests of each module of artifex_rl/rl, those first that are quick and fail first.
 TESTS = {
-    "artifex_rl/rl/returns.py": ["returns", "normalization", "warnings", "arguments", "extremes"],
-    "artifex_rl/rl/losses.py": ["losses", "divergences", "preferences", "arguments", "extremes"],
+    "returns": ["returns", "normalization", "warnings", "arguments", "extremes"],
+    "losses": ["losses", "divergences", "preferences", "arguments", "extremes"],
+    "reinforce": ["reinforce", "batches", "fixed_points"],
+    "ppo": ["ppo"],
+    "onpolicy": ["ppo", POLE],
+    "grpo": ["grpo", "fixed_points"],
+    "dpo": ["dpo", "fixed_points"],
+    "preferences": ["dpo", "fixed_points"],
+    "references": ["grpo", "fixed_points"],
+    "specification": ["batches", "dpo"],
+    "experience": ["batches", "reinforce", "grpo", "ppo"],
+    "trainer": ["batches", "reinforce", "grpo", "ppo"],
 }
 REQUIRED = 0.95
 
@@ -59,9 +72,13 @@ KEYWORDS = {"where", "reverse", "axis", "dtype", "name"}
 
 @dataclass(frozen=True)
 class Mutant:
-    path: str
+    module: str
+    number: int
     source: str
     diff: str
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.number}"
 
 
 def replacements(node: ast.AST) -> Iterator[ast.AST]:
@@ -152,7 +169,12 @@ def places(node: ast.AST) -> Iterator[tuple[ast.AST, str, int | None]]:
                 yield from places(child)
 
 
-def mutants_of(path: str) -> list[Mutant]:
+def path_of(module: str) -> str:
+    return f"artifex_rl/rl/{module}.py"
+
+
+def mutants_of(module: str) -> list[Mutant]:
+    path = path_of(module)
     text = (ROOT / path).read_text()
     tree = ast.parse(text)
     original = ast.unparse(tree)
@@ -172,7 +194,7 @@ def mutants_of(path: str) -> list[Mutant]:
         else:
             holder[index] = child
     sources.pop(original, None)
-    return [Mutant(path, source, difference(path, original, source)) for source in sources]
+    return [Mutant(module, i, source, difference(path, original, source)) for i, source in enumerate(sources)]
 
 
 def difference(path: str, before: str, after: str) -> str:
@@ -198,7 +220,7 @@ class Bench:
         with tempfile.TemporaryDirectory() as copied:
             shutil.copytree(self.directory / "code", copied, dirs_exist_ok=True)
             if mutant is not None:
-                Path(copied, mutant.path).write_text(mutant.source)
+                Path(copied, path_of(mutant.module)).write_text(mutant.source)
             # The copy, and nothing that is installed, is what the tests import.
             check = f"import artifex_rl, sys, pytest; assert artifex_rl.__file__.startswith({copied!r}); "
             options = ["-x", "-q", "-p", "no:cacheprovider", "-n", "0", "-o", "addopts=", "--no-header"]
@@ -229,54 +251,72 @@ class Bench:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sample", type=int, help="how many mutants to try, drawn at random; default: all")
+    parser.add_argument(
+        "--module", nargs="+", choices=TESTS, default=list(TESTS), help="mutants of these modules alone"
+    )
+    parser.add_argument("--sample", type=int, help="how many mutants of each to try, drawn at random; default: all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int, nargs="+", help="numbers of the mutants to try")
-    parser.add_argument("--module", choices=["returns", "losses"], help="mutants of one module alone")
+    parser.add_argument("--only", nargs="+", metavar="MODULE:NUMBER", help="the mutants to try")
     parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--time-limit", type=float, default=600, help="seconds for one mutant")
     options = parser.parse_args()
 
-    mutants = [mutant for path in TESTS for mutant in mutants_of(path)]
-    chosen = [i for i, m in enumerate(mutants) if options.module is None or options.module in m.path]
-    if options.only:
-        chosen = options.only
-    elif options.sample:
-        chosen = sorted(random.Random(options.seed).sample(chosen, min(options.sample, len(chosen))))
-    print(f"{len(mutants)} mutants, {len(chosen)} chosen", flush=True)
+    named = [name.split(":") for name in options.only or ()]
+    mutants = {module: mutants_of(module) for module in ({module for module, _ in named} or options.module)}
+    if named:
+        chosen = [mutants[module][int(number)] for module, number in named]
+    else:
+        chosen = [mutant for each in mutants.values() for mutant in draw(each, options.sample, options.seed)]
+    print(f"{len(chosen)} of {sum(map(len, mutants.values()))} mutants", flush=True)
     if options.list:
-        for i in chosen:
-            print(f"--- {i} {mutants[i].path}\n{mutants[i].diff}")
+        for mutant in chosen:
+            print(f"--- {mutant}\n{mutant.diff}")
         return 0
 
     with tempfile.TemporaryDirectory() as directory:
         bench = Bench(Path(directory), options.time_limit)
         bench.prepare()
-        return run_all(bench, mutants, chosen, options.processes)
+        return run_all(bench, chosen, options.processes)
 
 
-def run_all(bench: Bench, mutants: list[Mutant], chosen: list[int], processes: int) -> int:
-    tests = {path: [f"tests/test_{name}.py" for name in names] for path, names in TESTS.items()}
-    passes, line = bench.survives(None, sorted({test for paths in tests.values() for test in paths}))
-    if not passes:
-        print(f"the tests fail on the code as it is: {line}")
-        return 2
+def draw(mutants: list[Mutant], size: int | None, seed: int) -> list[Mutant]:
+    if size is None or size >= len(mutants):
+        return mutants
+    return [mutants[i] for i in sorted(random.Random(seed).sample(range(len(mutants)), size))]
 
-    def trial(i: int) -> tuple[int, bool, str, float]:
+
+def tests_of(module: str) -> list[str]:
+    return [f"tests/test_{name if '.py' in name else f'{name}.py'}" for name in TESTS[module]]
+
+
+def run_all(bench: Bench, chosen: list[Mutant], processes: int) -> int:
+    files = sorted({test for mutant in chosen for test in tests_of(mutant.module)})
+
+    def trial(mutant: Mutant) -> tuple[Mutant, bool, str, float]:
         began = time.monotonic()
-        alive, line = bench.survives(mutants[i], tests[mutants[i].path])
-        return i, alive, line, time.monotonic() - began
+        alive, line = bench.survives(mutant, tests_of(mutant.module))
+        return mutant, alive, line, time.monotonic() - began
 
-    survivors = []
     with ThreadPoolExecutor(processes) as pool:
-        for i, alive, line, seconds in pool.map(trial, chosen):
-            print(f"{'SURVIVED' if alive else 'killed  '} {i:4d} {seconds:5.1f} s  {line}", flush=True)
+        for file, (passes, line) in zip(
+            files, pool.map(lambda file: bench.survives(None, [file]), files), strict=True
+        ):
+            print(f"{file} on the code as it is: {line}", flush=True)
+            if not passes:
+                return 2
+
+    survivors, tried = Counter(), Counter(mutant.module for mutant in chosen)
+    with ThreadPoolExecutor(processes) as pool:
+        for mutant, alive, line, seconds in pool.map(trial, chosen):
+            print(f"{'SURVIVED' if alive else 'killed  '} {mutant} {seconds:5.1f} s  {line}", flush=True)
             if alive:
-                survivors.append(i)
-                print(f"{mutants[i].path}\n{mutants[i].diff}", flush=True)
-    rate = 1 - len(survivors) / len(chosen)
-    print(f"killed {len(chosen) - len(survivors)} of {len(chosen)}: {rate:.1%}; survivors: {survivors}")
+                survivors[mutant.module] += 1
+                print(mutant.diff, flush=True)
+    for module, number in tried.items():
+        print(f"{module}: killed {number - survivors[module]} of {number}")
+    rate = 1 - survivors.total() / len(chosen)
+    print(f"killed {len(chosen) - survivors.total()} of {len(chosen)}: {rate:.1%}")
     return int(rate < REQUIRED)
 
 
