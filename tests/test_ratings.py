@@ -15,6 +15,7 @@ from artifex_rl.data import (
     Ratings,
     compute_agreement,
     compute_agreement_ceiling,
+    compute_word_log_probs,
     draw_pairs,
     load_ratings,
     pretrained_words,
@@ -167,6 +168,15 @@ def test_the_policy_writes_words_of_the_lexicon(lexicon):
     assert len({*samples}) > 850
 
 
+def test_log_probabilities_of_words_are_those_of_one_reading_whatever_the_batches():
+    words, policy = load_ratings().heldout.words[:11], pretrained_words("lexicon")
+    tokens, lengths = rating_vocabulary().encode(words, 13)
+    mask = np.arange(13) < lengths[:, None]
+    whole = policy.evaluate(rating_vocabulary().prompt(["word"] * 11), tokens, mask).log_probs.sum(axis=1)
+    np.testing.assert_allclose(compute_word_log_probs(policy, words, batch_size=4), whole, rtol=1e-5)
+    assert compute_word_log_probs(policy, [], batch_size=4).shape == (0,)
+
+
 @pytest.mark.slow
 def test_the_script_makes_such_a_policy(lexicon):
     assert np.mean([word in lexicon for word in write(fit_words("lexicon", 600))]) > 0.15
@@ -176,14 +186,17 @@ def test_the_script_makes_such_a_policy(lexicon):
 def test_dpo_learns_from_people_what_holds_for_words_that_it_was_not_trained_on():
     """And the words get lost on the way: the price of a weak pull to the reference."""
     train, heldout = load_ratings()
-    policy, reference = pretrained_words("lexicon"), pretrained_words("lexicon")
+    policy = pretrained_words("lexicon")
+    before = dict(zip(train.words, compute_word_log_probs(policy, train.words), strict=True))
+    reference = compute_word_log_probs(policy, heldout.words)
     optimizer = nnx.Optimizer(policy, optax.adam(2e-3), wrt=nnx.Param)
-    trainer = DPOTrainer(policy, optimizer, DPOConfig(beta=0.1), reference_model=reference)
-    trainer.fit(draw_pairs(train, 20_000).batch(), 250, batch_size=128)
-    tokens, lengths = rating_vocabulary().encode(heldout.words, 13)
-    arguments = rating_vocabulary().prompt(["word"] * len(tokens)), tokens, np.arange(13) < lengths[:, None]
-    rewards = [model.evaluate(*arguments).log_probs.sum(axis=1) for model in (policy, reference)]
-    assert 0.72 < compute_agreement(rewards[0] - rewards[1], heldout) < compute_agreement_ceiling(heldout)
+    pairs = draw_pairs(train, 20_000)
+    batch = pairs.batch()
+    for side in ("chosen", "rejected"):
+        batch[f"ref_{side}_log_probs"] = np.array([before[word] for word in getattr(pairs, side)])
+    DPOTrainer(policy, optimizer, DPOConfig(beta=0.1)).fit(batch, 250, batch_size=128)
+    rewards = compute_word_log_probs(policy, heldout.words) - reference
+    assert 0.72 < compute_agreement(rewards, heldout) < compute_agreement_ceiling(heldout)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ class LikelihoodTrainer(Trainer):
     """Maximum likelihood: −mean log π(token | prompt, tokens before), in nats."""
 
     def compute_loss(self, model: SequencePolicy, batch: dict[str, Any], key: jax.Array) -> tuple[jax.Array, Metrics]:
-        mask = jnp.arange(MAX_TOKENS) < batch["lengths"][:, None]
+        mask = jnp.arange(MAX_TOKENS)[None] < batch["lengths"][:, None]
         return -masked_mean(model.evaluate(batch["prompts"], batch["tokens"], mask).log_probs, mask), {}
 
 

@@ -10,10 +10,14 @@ from __future__ import annotations
 import functools
 import json
 import re
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Float, Int
 
 from artifex_rl.data.extras import require
@@ -122,6 +126,34 @@ def draw_pairs(ratings: Ratings, num_pairs: int, seed: int = 0) -> Pairs:
     sides = chosen[:num_pairs], rejected[:num_pairs]
     words = (tuple(ratings.words[row] for row in side[:, 0]) for side in sides)
     return Pairs(*words, *(ratings.ratings[tuple(side.T)] for side in sides))
+
+
+def compute_word_log_probs(policy: Any, words: Sequence[str], batch_size: int = 512) -> Float[np.ndarray, "N"]:
+    """log π(word) of each word, summed over its letters and its end: what to order words by, and DPO's references.
+
+    Words are few and pairs are many: `batch["ref_chosen_log_probs"]` looked up in here takes a tenth of the memory
+    and time that a `reference_model` takes to read every pair.
+
+    Args:
+        policy: a `SequencePolicy` over `rating_vocabulary()`, an `nnx.Module`.
+        words: N of them.
+        batch_size: words that are read at once.
+
+    Returns:
+        `(N,)` float32, in nats.
+    """
+    vocabulary = rating_vocabulary()
+    tokens, lengths = vocabulary.encode(words, MAX_TOKENS)
+    rows = np.arange(-(-len(words) // batch_size) * batch_size).reshape(-1, batch_size) % max(len(words), 1)
+    prompts, split = vocabulary.prompt(["word"] * batch_size), nnx.split(policy)
+    totals = [np.asarray(_total_log_probs(*split, prompts, tokens[now], lengths[now])) for now in rows]
+    return np.concatenate([np.empty(0, np.float32), *totals])[: len(words)]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _total_log_probs(graphdef, state, prompts, tokens, lengths):
+    mask = jnp.arange(tokens.shape[1])[None] < lengths[:, None]
+    return nnx.merge(graphdef, state).evaluate(prompts, tokens, mask).log_probs.sum(axis=1)
 
 
 def compute_agreement(scores: Any, ratings: Ratings) -> float:
