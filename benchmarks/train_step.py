@@ -244,7 +244,7 @@ def measure(name, trainer, batch, hand, blocks):
     prepared = trainer.prepare(batch)
     step = compare(lambda: trainer.train_step(batch), lambda: hand.step(batch), blocks, STEPS_A_BLOCK)
     scan = compare(lambda: trainer._train_many(prepared, None, SCANNED), lambda: hand.scan(batch), blocks, 1)
-    bare = compare(lambda: trainer._keep(*trainer._start(prepared))[0], lambda: hand.step(batch), blocks, STEPS_A_BLOCK)
+    bare = compare(lambda: trainer._keep(*trainer._start(prepared)), lambda: hand.step(batch), blocks, STEPS_A_BLOCK)
     return *step, bare[2], scan[0] / SCANNED, scan[1] / SCANNED, scan[2]
 
 

@@ -59,9 +59,9 @@ def test_ipo_is_content_at_its_target(beta, smoothing):
 def test_hinge_is_content_from_its_kink_on(beta):
     _, curves = moved(beta=beta)
     assert 0 <= rest(curves, "hinge") - 1 / beta <= STEP
-    beyond = MARGINS > 1 / beta + 1e-3
+    beyond = 1 / beta + 1e-3 < MARGINS
     assert (curves["push_hinge"][beyond] == 0).all()
-    np.testing.assert_allclose(curves["push_hinge"][MARGINS < 1 / beta - 1e-3], 1, rtol=1e-5)
+    np.testing.assert_allclose(curves["push_hinge"][1 / beta - 1e-3 > MARGINS], 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("beta", "smoothing"), [(0.2, 0.1), (0.5, 0.01), (1.0, 0.3)])
@@ -91,7 +91,7 @@ def test_the_means_are_over_the_real_pairs():
     pairs = load_scored_words()
     margins = pairs.chosen_log_probs - pairs.ref_chosen_log_probs
     margins = margins - (pairs.rejected_log_probs - pairs.ref_rejected_log_probs)
-    knobs, curves = moved(beta=0.1, label_smoothing=0.05)
+    _knobs, curves = moved(beta=0.1, label_smoothing=0.05)
     for name in ("sigmoid", "hinge", "robust", "ipo"):
         mean = compute_preference_loss(margins, 0.1, name, 0.05) * (0.01 if name == "ipo" else 1)
         np.testing.assert_allclose(curves[f"mean_{name}"], [mean], rtol=1e-4)
