@@ -179,7 +179,7 @@ def test_log_probabilities_of_words_are_those_of_one_reading_whatever_the_batche
 
 @pytest.mark.slow
 def test_the_script_makes_such_a_policy(lexicon):
-    assert np.mean([word in lexicon for word in write(fit_words("lexicon", 600))]) > 0.15
+    assert np.mean([word in lexicon for word in write(fit_words("lexicon", 1000))]) > 0.15
 
 
 @pytest.mark.slow
