@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import anywidget
 import matplotlib
 import numpy as np
 import traitlets
@@ -19,6 +18,7 @@ from artifex_rl.lab.canvas import STYLE, Canvas
 from artifex_rl.lab.control import Control
 from artifex_rl.lab.frames import UNIT, Curves, Knobs, coarse_stops, evaluate, grid_settings, pack, strip_settings
 from artifex_rl.lab.page import fragment, page
+from artifex_rl.lab.widget import LabWidget
 
 HERE = Path(__file__).parent
 #: The environment variable that says what an explorer's output carries: nothing set, a live widget; "state", also a
@@ -43,7 +43,7 @@ class Knob(traitlets.Float):
             raise traitlets.TraitError(str(error)) from None
 
 
-class Explorer(anywidget.AnyWidget):
+class Explorer(LabWidget):
     """Drag a slider, and the curves follow.
 
     An explorer is three small pieces: the *controls*, a pure *curves* function, and a matplotlib *figure* drawn once.

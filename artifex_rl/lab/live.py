@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import jax
 import numpy as np
 import traitlets
@@ -23,6 +22,7 @@ from artifex_rl.lab.live_text import curves_of, describe, legend, title_of
 from artifex_rl.lab.page import fragment
 from artifex_rl.lab.samples import as_sample
 from artifex_rl.lab.sliders import check_setting, make_sliders, read_setting
+from artifex_rl.lab.widget import LabWidget
 from artifex_rl.trainer import Trainer
 
 HERE = Path(__file__).parent
@@ -53,7 +53,7 @@ class LiveKnob(traitlets.Float):
         return value
 
 
-class LiveTraining(anywidget.AnyWidget):
+class LiveTraining(LabWidget):
     """A panel that trains: start, pause, one step, restart, reset, speed, a slider for each number, and curves.
 
     The training runs in a thread of its own, in compiled chunks of a few hundredths of a second, so that other cells
