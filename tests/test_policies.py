@@ -182,6 +182,21 @@ def test_a_reference_stays_what_it_was():
     np.testing.assert_array_equal(frozen(OBSERVATIONS, actions).log_probs, before)
 
 
+@pytest.mark.parametrize("rows", [3, 4, 11])
+def test_a_frozen_policy_scores_a_dataset_in_parts_as_in_one(rows, monkeypatch):
+    reference, rng = SequencePolicy(Causal(), 3), np.random.default_rng(0)
+    prompts, responses = rng.integers(0, 5, (rows, 2)), rng.integers(0, 5, (rows, 3))
+    mask = rng.random((rows, 3)) < 0.7
+    frozen = FrozenPolicy(reference, SequencePolicy(Causal(), 3))
+    whole = frozen(prompts, responses, mask).log_probs
+    monkeypatch.setattr("artifex_rl.rl.policies.ROWS", 4)
+    sizes = []
+    monkeypatch.setattr(frozen, "_log_probs", lambda *x, score=frozen._log_probs: sizes.append(len(x[1])) or score(*x))
+    np.testing.assert_allclose(frozen.log_probs(prompts, responses, mask), whole, rtol=1e-6)
+    assert frozen.log_probs(prompts, responses).shape == (rows, 3)
+    assert set(sizes) == {min(rows, 4)}
+
+
 def test_a_reference_that_is_the_model_or_shares_its_weights_is_an_error():
     model = Returns(lambda h: h)
     sharing = Returns(lambda h: h)

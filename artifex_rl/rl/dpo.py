@@ -112,7 +112,8 @@ class DPOTrainer(Trainer):
 
     def prepare(self, batch: Any) -> dict[str, Any]:
         """The batch checked and with the reference's log-probabilities; see `check_preferences`."""
-        batch = check_preferences(batch, self._specify, self._reference, self.config.reference_free)
+        reference = None if self._reference is None else self._reference.log_probs
+        batch = check_preferences(batch, self._specify, reference, self.config.reference_free)
         if "chosen" not in batch:
             warn_caller(
                 self,

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -208,6 +209,10 @@ class SequencePolicy(nnx.Module):
         return logits / self.temperature, values
 
 
+#: Rows that a frozen policy scores at a time.
+ROWS = 1024
+
+
 class FrozenPolicy:
     """A reference policy: a model as it is now, in evaluation mode, for scoring alone.
 
@@ -235,9 +240,22 @@ class FrozenPolicy:
             return as_policy(model).evaluate(observations, actions, mask)
 
         self._evaluate = jax.jit(evaluate)
+        self._log_probs = jax.jit(lambda *inputs: evaluate(*inputs).log_probs)
 
     def __call__(self, observations: Any, actions: Any, mask: Array | None = None) -> Evaluation:
         return self._evaluate(self._values, observations, actions, mask)
+
+    def log_probs(self, observations: Any, actions: Any, mask: Array | None = None) -> np.ndarray:
+        """Log-probabilities alone, `ROWS` rows at a time: what a whole dataset needs at once may not fit in memory."""
+        inputs, rows = (observations, actions, mask), len(jax.tree.leaves(actions)[0])
+        if rows <= ROWS:
+            return np.asarray(self._log_probs(self._values, *inputs))
+        answers = []
+        for start in range(0, rows, ROWS):
+            chosen = np.arange(start, start + ROWS) % rows  # the last ones begin again: one shape, compiled once
+            part = jax.tree.map(lambda leaf, chosen=chosen: np.asarray(leaf)[chosen], inputs)
+            answers.append(np.asarray(self._log_probs(self._values, *part)))
+        return np.concatenate(answers)[:rows]
 
 
 def _variables(model: nnx.Module) -> list[nnx.Variable]:

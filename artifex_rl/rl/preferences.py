@@ -22,7 +22,7 @@ MASKS = ("chosen_mask", "chosen_lengths", "rejected_mask", "rejected_lengths")
 def check_preferences(
     batch: Any,
     specify: Callable[[Any, Any, str], Evaluation],
-    reference: Callable[..., Evaluation] | None,
+    reference: Callable[..., Any] | None,
     reference_free: bool,
 ) -> dict[str, Any]:
     """Check the shapes of a batch of preferences, and bring it into the form that `DPOTrainer` computes with.
@@ -35,7 +35,7 @@ def check_preferences(
         batch: see `DPOTrainer`.
         specify: what the policy says about (observations, responses, their name), as shapes; raises where it cannot
             read them.
-        reference: the live reference, or None.
+        reference: log-probabilities of (observations, responses, mask) under the live reference, or None.
         reference_free: whether no reference is needed.
 
     Raises:
@@ -71,7 +71,7 @@ def check_preferences(
             ready[name] = _total(responses, mask)
         if not reference_free:
             name = f"ref_{side}_log_probs"
-            log_probs = given[name] if name in given else reference(given["observations"], responses, mask).log_probs
+            log_probs = given[name] if name in given else reference(given["observations"], responses, mask)
             check_shape(name, log_probs, *dict.fromkeys([scored[:1], scored]))
             ready[name] = _total(log_probs, mask if np.ndim(log_probs) == 2 else None)
     return ready

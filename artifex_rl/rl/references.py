@@ -41,12 +41,12 @@ def ask_reference(
     inputs = batch["observations"], batch["actions"], batch.get("mask")
     if batch_axes > 1:
         inputs = jax.tree.map(lambda x: np.reshape(x, (-1, *np.shape(x)[batch_axes:])), inputs)
-    answer = reference(*inputs)
     if kl_estimator != "exact":
-        log_probs = answer.log_probs if batch_axes == 1 else answer.log_probs.reshape(seen.log_probs.shape)
+        log_probs = reference.log_probs(*inputs)
+        log_probs = log_probs if batch_axes == 1 else log_probs.reshape(seen.log_probs.shape)
         check_shape("reference_model: log_probs", log_probs, seen.log_probs.shape)
         return {"ref_log_probs": log_probs}
-    mine, theirs = seen.distribution, answer.distribution
+    mine, theirs = seen.distribution, reference(*inputs).distribution
     if not hasattr(theirs, "kl") or jax.tree.map(np.shape, mine) != jax.tree.map(np.shape, theirs):
         raise ValueError(
             f"kl_estimator: got 'exact' for {type(mine).__name__} and {type(theirs).__name__}, needs distributions "
