@@ -244,7 +244,7 @@ def test_a_page_that_does_not_answer_is_not_sent_a_queue(monkeypatch):
         return len(sent)
 
     assert 20 <= turns(1, answers=True) <= 30
-    assert turns(1, answers=False) <= 4
+    assert turns(1, answers=False) <= 6  # those on their way, and one each half second
     assert 20 <= turns(1, answers=True) <= 30
 
 

@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 #: Seconds between two frames, at least.
 FRAME_SECONDS = 1 / 30
 #: Frames that may be on their way to a page that has not answered, and seconds after which one is sent anyway.
-IN_FLIGHT, PATIENCE = 2, 0.5
+IN_FLIGHT, PATIENCE = 4, 0.5
 #: Share of the time that `show` may take.
 SHOW_SHARE = 0.04
 
