@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -165,6 +165,16 @@ class Trainer(abc.ABC):
     def state(self, state: TrainState) -> None:
         self._variables.write(state.variables)
         self.step = int(state.step)
+
+    def clone(self) -> Self:
+        """Another trainer, in the same state and with the same settings, that goes its own way from here.
+
+        It has a model and an optimizer of its own; what is compiled already is compiled for both.
+        """
+        twin = copy.copy(self)
+        twin.model, twin.optimizer = nnx.clone((self.model, self.optimizer))
+        twin._variables = Variables(twin.model, twin.optimizer)
+        return twin
 
     def train_step(self, batch: Any) -> dict[str, float]:
         """Train on one batch.

@@ -122,6 +122,20 @@ def test_another_number_in_the_config_counts_at_once_and_compiles_nothing():
     assert Regression.traces == before
 
 
+def test_a_clone_goes_its_own_way_and_shares_what_is_compiled():
+    trainer, untouched, batch = make(rate=0.5), make(rate=0.5), data()
+    for one in (trainer, untouched):
+        one.train_step(batch)
+    before, traces = snapshot(trainer), Regression.traces
+    twin = trainer.clone()
+    twin.config, twin.key = RegressionConfig(decay=0.5), 7
+    twin.train_step(batch)
+    assert Regression.traces == traces and twin.step == 2
+    assert snapshot(trainer) == before and trainer.config.decay == 0.0
+    assert trainer.train_step(batch) == untouched.train_step(batch)  # the randomness of its dropout, too, is its own
+    assert twin.model is not trainer.model
+
+
 def test_shapes_compile_once_each():
     trainer = make()
     for rows in (4, 8, 4, 8):

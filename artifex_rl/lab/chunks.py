@@ -8,7 +8,6 @@ that is not wanted any more is dropped, and two runs may take turns.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,7 +23,7 @@ from artifex_rl.metrics import pack
 from artifex_rl.rl.onpolicy import collect_trajectory
 from artifex_rl.rl.policies import as_policy
 from artifex_rl.rl.trainer import SAMPLES
-from artifex_rl.state import TrainState, Variables
+from artifex_rl.state import TrainState
 from artifex_rl.trainer import Trainer
 
 #: Most steps of a compiled chunk: the loop has room for the metrics of so many.
@@ -175,10 +174,7 @@ class HostChunks:
 
     def __init__(self, trainer: Trainer, batches: list[Any], arguments: dict[str, Any]):
         self._batches, self._arguments = batches, arguments
-        self._trainer = copy.copy(trainer)
-        model, optimizer = nnx.clone((trainer.model, trainer.optimizer))
-        self._trainer.model, self._trainer.optimizer = model, optimizer
-        self._trainer._variables = Variables(model, optimizer)
+        self._trainer = trainer.clone()
         self.names: tuple[str, ...] | None = None  # known with the first step
 
     @property
