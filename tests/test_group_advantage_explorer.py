@@ -73,7 +73,7 @@ def test_the_push_is_the_ratio_times_the_advantage_until_the_clip(high):
     best = np.nanmax(tops(curves, "advantages"), axis=1)
     clear = np.abs(RATIOS - 1 - high) > 2e-3
     for row in range(4):
-        expected = np.where(RATIOS < 1 + high, RATIOS * best[row], 0)
+        expected = np.where(1 + high > RATIOS, RATIOS * best[row], 0)
         np.testing.assert_allclose(curves[f"push_{row}"][clear], expected[clear], rtol=1e-4, atol=1e-6)
 
 
