@@ -159,7 +159,7 @@ class LiveFigure:
             for k, metric in enumerate(metrics):
                 for run, style in enumerate(RUN_STYLES):
                     self._draw_lines(ax, frame, i, k, run, style, metric)
-            if len(metrics) > 1:
+            if len(metrics) > 1 and ax.get_legend_handles_labels()[0]:  # none before the first step
                 ax.legend(
                     loc="lower right",
                     bbox_to_anchor=(1.02, 0.97),

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from artifex_rl.lab.checks import Choice, Number
 from artifex_rl.lab.exercise import Exercise
 from artifex_rl.lab.exercises.draws import draw_mask, pick, tenths
 from artifex_rl.lab.properties import implies, is_a_mean, unmoved_by
@@ -334,4 +335,72 @@ that moving β does not move the margin in the units of log-probabilities.
             "this is the sum over the pairs: what is asked for is the mean.",
         ),
     ),
+)
+
+# Questions -------------------------------------------------------------------------------------------------------
+
+ipo_target = Number(
+    name="dpo_ipo_target",
+    value=5.0,
+    too_low="IPO's loss is (h − 1/(2β))²: where is it 0?",
+    too_high="IPO's loss is (h − 1/(2β))²: where is it 0? There is a 2 beside β.",
+    tolerance=0.01,
+    mistakes=((10.0, "this is 1/β, where the hinge is content. Which factor stands beside β in IPO?"),),
+)
+
+dpo_red = Choice(
+    name="dpo_red",
+    right="a",
+    explanations={
+        "a": "The loss sees nothing but the difference, and the rejected falls faster than the chosen. Of fresh "
+        "pairs as many are right as of those that it trains on, and people who contradict each other cannot all "
+        "be right.",
+        "b": "Then fresh pairs should be news to it. How many of them are the right way round?",
+        "c": "Then it would have learned to say what people dislike. What do people say of the held-out words?",
+    },
+)
+
+dpo_blue = Choice(
+    name="dpo_blue",
+    right="b",
+    explanations={
+        "a": "Of pairs that it has not seen it gets about as many right as a coin: what has it learned?",
+        "b": "Its loader always begins at the first row: one batch, at every step, learned by heart. Every dial is "
+        "measured on the very pairs that it remembers.",
+        "c": "Then it would be worse than a coin on fresh pairs. Is it?",
+    },
+)
+
+dpo_quiz_start = Choice(
+    name="dpo_quiz_start",
+    right="b",
+    explanations={
+        "a": "That is how it must be at step 0. But later? At β h = 0 every pair pushes with half of its weight, so "
+        "the policy moves.",
+        "b": "The margin is measured from a reference that moves with the policy, so it is 0 for ever, and nothing "
+        "holds the policy back.",
+        "c": "With a learning rate of 0 the gradient would still be there. It is not the only thing to look at: how "
+        "is a margin of exactly 0 possible once the weights have moved?",
+    },
+)
+
+dpo_quiz_beta = Choice(
+    name="dpo_quiz_beta",
+    right="c",
+    explanations={
+        "a": "A lower β is a *weaker* pull to the reference: a pair is content later.",
+        "b": "How far must the margin grow until β h is 2?",
+        "c": "DPO's β is an inverse: half of it, and the log-ratios must grow twice as far to be worth the same.",
+    },
+)
+
+dpo_quiz_split = Choice(
+    name="dpo_quiz_split",
+    right="a",
+    explanations={
+        "a": "What the two sets share is what the figure cannot measure. Split by what will be new in use: the "
+        "prompt, the author, the family, and not the row.",
+        "b": "More of the same rows only makes the wrong figure more exact.",
+        "c": "It says how well the policy knows rows that it has seen; how does that help with rows that it has not?",
+    },
 )
