@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from artifex_rl.configs import REINFORCEConfig
 from artifex_rl.lab.answers import measure_with_gradients
+from artifex_rl.lab.checks import Choice
 from artifex_rl.lab.exercise import Exercise
 from artifex_rl.lab.exercises.draws import draw_dones, pick, tenths
 from artifex_rl.lab.properties import implies, is_a_mean, no_gradient, no_leak, sign, unmoved_by
@@ -322,3 +324,71 @@ step: that is why GRPO gets away with it.
 def _last_group(inputs) -> int:
     """Where the last group begins."""
     return len(inputs["rewards"]) - inputs["group_size"]
+
+
+# Diagnosis -------------------------------------------------------------------------------------------------------
+
+#: How one of the two suspects was trained.
+suspect_blue = REINFORCEConfig(gamma=0.99, baseline="value", normalize_returns=False, entropy_coeff=30.0)
+
+reinforce_which_is_broken = Choice(
+    name="reinforce_which_is_broken",
+    right="blue",
+    explanations={
+        "red": "Its loss rises because its returns do: without a baseline the loss is about (log 2) times the mean "
+        "return. Play the episodes before you judge.",
+        "blue": "Its loss falls because its critic learns to foresee how soon the pole falls. The policy is where it "
+        "was: nothing in those curves had to do with how long the pole stands.",
+    },
+)
+
+reinforce_what_is_broken = Choice(
+    name="reinforce_what_is_broken",
+    right="c",
+    explanations={
+        "a": "A policy trained with the wrong sign looks for the quickest fall, and becomes sure of it: its entropy "
+        "would fall. What did the test print about P(right)?",
+        "b": "Returns that are not centred make the gradient noisy and leave its mean alone: Red's are not centred "
+        "either, and Red learns.",
+        "c": "The bonus pays more for a coin than the pole pays for balance, so a coin is the best policy there is. "
+        "An entropy that stays at its maximum is no exploration: nothing found is ever used.",
+    },
+)
+
+# Quiz ------------------------------------------------------------------------------------------------------------
+
+reinforce_quiz_free = Choice(
+    name="reinforce_quiz_free",
+    right="b",
+    explanations={
+        "a": "It would if it depended on the action. Where it depends on the state alone the scores cancel, "
+        "Σ π ∇ log π = ∇ 1 = 0, whatever the number is.",
+        "b": "Scores cancel on average, so any number may be subtracted; and a good one leaves only what was better "
+        "or worse than expected.",
+        "c": "The learning rate scales mean and noise alike. A baseline changes the ratio of the two.",
+    },
+)
+
+reinforce_quiz_loss = Choice(
+    name="reinforce_quiz_loss",
+    right="c",
+    explanations={
+        "a": "For supervised learning it would be: there the data stays the same. Here every batch is another one, "
+        "drawn by another policy. Look at Red again.",
+        "b": "With the mean subtracted the loss is about 0 from the first update to the last.",
+        "c": "The loss is built for its gradient alone. What the policy is there for is the return, so plot that, "
+        "and diversity or entropy beside it.",
+    },
+)
+
+reinforce_quiz_reuse = Choice(
+    name="reinforce_quiz_reuse",
+    right="a",
+    explanations={
+        "a": "The formula is an expectation over episodes of the policy of now. After the first step that is another "
+        "policy; PPO corrects for it, within limits. That is notebook 03.",
+        "b": "A batch tells the same five times, but it is not the same policy that it tells about after the first "
+        "step.",
+        "c": "Averaging helps with fresh batches. The same batch has the same accidents in it, five times.",
+    },
+)
