@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
+from artifex_rl.lab.checks import Choice
 from artifex_rl.lab.exercise import Exercise
 from artifex_rl.lab.exercises.draws import draw_mask, pick, tenths
 from artifex_rl.lab.properties import holds, implies, unmoved_by
@@ -328,4 +329,68 @@ under the policy, and large exactly where k1 strays: a *control variate*, which 
             "a sample is drawn with its probability already: do not weigh it with π a second time.",
         ),
     ),
+)
+
+# Diagnosis -------------------------------------------------------------------------------------------------------
+
+
+def suspect_red(trainer, prompts, reward_fn):
+    """One of the two suspects: draws and scores a batch for `train_step`."""
+    return trainer.collect(prompts, reward_fn)
+
+
+def suspect_blue(trainer, prompts, reward_fn):
+    """One of the two suspects."""
+    batch = trainer.collect(prompts, reward_fn)
+    answers = np.asarray(batch["rewards"]).reshape(-1, trainer.num_generations)  # (prompts, answers)
+    return batch | {"rewards": answers.T.reshape(-1)}
+
+
+grpo_broken = Choice(
+    name="grpo_broken",
+    right="blue",
+    explanations={
+        "red": "Its loss must be 0: every ratio is 1, and the advantages of a group add up to 0. Groups that fall "
+        "silent are what success looks like: all answers are right. Pay a single answer, and it is the one praised.",
+        "blue": "Its rewards come back answer by answer, and it reads them prompt by prompt: each word is praised "
+        "for another one. The advantages still have mean 0 and deviation 1 in each group, so every dial is content; "
+        "and the mean reward, where order does not count, is reported faithfully: it does not rise.",
+    },
+)
+
+# Quiz ------------------------------------------------------------------------------------------------------------
+
+grpo_quiz_silent = Choice(
+    name="grpo_quiz_silent",
+    right="b",
+    explanations={
+        "a": "More likely than what? All of them did equally well, and an advantage is what is left after the mean "
+        "of the group has been taken away.",
+        "b": "All rewards equal the mean, so all advantages are 0. The prompt is mastered, and its samples are paid "
+        "for and not used. DAPO draws such groups again until they teach.",
+        "c": "0/0 would be trouble, and that is why a small number is added below. What stands above it?",
+    },
+)
+
+grpo_quiz_scale = Choice(
+    name="grpo_quiz_scale",
+    right="c",
+    explanations={
+        "a": "There the standard deviation is at its largest, ½: dividing by it helps these prompts the least.",
+        "b": "Before dividing, a group with a larger deviation pushes more. After dividing, all groups have "
+        "advantages of the same size. Whose grew the most?",
+        "c": "Their deviation is small, and dividing by something small makes large. Dr. GRPO calls it a bias "
+        "towards questions that are too hard or too easy, and leaves the division out.",
+    },
+)
+
+grpo_quiz_hacked = Choice(
+    name="grpo_quiz_hacked",
+    right="a",
+    explanations={
+        "a": "Reward is what was optimised, so it is the last to know. Samples, the share of distinct ones, and a "
+        "judge that was not trained on tell what was given for it.",
+        "b": "With one update for each batch it is 0 whether the run is splendid or ruined.",
+        "c": "It says that the policy is far from where it began. A policy that has learnt its task is far away too.",
+    },
 )
