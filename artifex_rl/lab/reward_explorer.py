@@ -14,14 +14,13 @@ from artifex_rl.data.scored_samples import load_scored_digits
 from artifex_rl.lab.canvas import INK
 from artifex_rl.lab.control import Control
 from artifex_rl.lab.explorer import Explorer
+from artifex_rl.lab.halftone import SIDE, draw_halftone, halftone
 from artifex_rl.lab.scored_actions import check_finite
 from artifex_rl.rl.arrays import check_shape, read_floats
 from artifex_rl.rl.returns import normalize_advantages
 from artifex_rl.rl.rewards import ClippedReward, CompositeReward, ScaledReward, ThresholdReward
 
 MOST_SCORES, MOST_SAMPLES, WINNERS = 3, 256, 8
-#: Pixels of a winner's side, and the gap beside it, in pixels.
-SIDE, GAP = 8, 2
 
 
 class RewardExplorer(Explorer):
@@ -95,22 +94,8 @@ def _curves(scores, plane, images, scale, threshold, **weights):
         "profile": bars.reshape(-1),
     }
     if images is not None:
-        curves["pictures"] = _halftone(images[winners])
+        curves["pictures"] = halftone(images[winners])
     return curves
-
-
-def _halftone(images):
-    """Pictures in a row as one line with gaps: each pixel is a stroke, as long as the pixel is dark."""
-    centre = jnp.broadcast_to(jnp.arange(SIDE, dtype=jnp.float32)[::-1][None, :, None], images.shape)
-    ends = [centre - images / 2, centre + images / 2, jnp.full_like(images, jnp.nan)]
-    return jnp.stack(ends, axis=-1).reshape(-1)
-
-
-def _columns():
-    """Where the strokes of `_halftone` stand."""
-    picture, column = np.meshgrid(np.arange(WINNERS), np.arange(SIDE), indexing="ij")
-    x = picture * (SIDE + GAP) + column
-    return np.repeat(np.broadcast_to(x[:, None, :], (WINNERS, SIDE, SIDE)).reshape(-1), 3)
 
 
 def _figure(curves, scores):
@@ -142,9 +127,8 @@ def _figure(curves, scores):
     if pictures:
         for part, title, gid in ((slice(0, 3), "Winners now", "pictures"), (slice(3, 6), "Winners at first", None)):
             axes = fig.add_subplot(grid[1, part])
-            axes.plot(_columns(), curves["pictures"], gid=gid, color="black", lw=3.4, solid_capstyle="butt")
-            axes.set(xlim=(-1, WINNERS * (SIDE + GAP) - GAP), ylim=(-1, SIDE), title=title, aspect="equal")
-            axes.axis("off")
+            draw_halftone(axes, curves["pictures"], gid)
+            axes.set_title(title)
     return fig
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from artifex_rl.lab.checks import Choice
 from artifex_rl.lab.exercise import Exercise
 from artifex_rl.lab.exercises.draws import pick, tenths
 from artifex_rl.lab.properties import holds, implies
@@ -326,4 +327,74 @@ if `unsafe_reward` lies below all that safe answers get; choose it by the scores
             "the gate is the wrong way round: the safe ones are kept out.",
         ),
     ),
+)
+
+# Diagnosis lab: three runs with the same reward -------------------------------------------------------------------
+
+reward_red = Choice(
+    name="reward_red",
+    right="a",
+    explanations={
+        "a": "Its reward rises least and its loss goes up. But the loss is the price of the leash, paid for a small "
+        "and steady distance; and the judge reads what it draws. It stopped because it was told to.",
+        "b": "Without a leash nothing is paid for distance. What does the loss of this run consist of?",
+        "c": "Its distance rises at first and then stays where it is: something holds it there.",
+    },
+)
+
+reward_blue = Choice(
+    name="reward_blue",
+    right="b",
+    explanations={
+        "a": "The scorer is pleased and the drawings differ. Who else was asked?",
+        "b": "Nothing holds it. Reward, scorer and diversity are all as one would wish, and all of them speak for "
+        "something that a judge who was never paid cannot read.",
+        "c": "A penalty would show in the loss, and this loss is 0 from the first update to the last.",
+    },
+)
+
+reward_green = Choice(
+    name="reward_green",
+    right="c",
+    explanations={
+        "a": "It pays a penalty larger than all the reward there is, and goes on. What does the penalty do to it?",
+        "b": "Without a leash the loss is 0. This one pays, and the number it pays for is right.",
+        "c": "The k3 estimate has the right value and, this far from the reference, hardly any of the right "
+        "gradient: the samples that would pull back are those that this policy never draws.",
+    },
+)
+
+# Quiz ------------------------------------------------------------------------------------------------------------
+
+reward_quiz_constant = Choice(
+    name="reward_quiz_constant",
+    right="b",
+    explanations={
+        "a": "An advantage is a reward less the mean of its group. What becomes of the 10?",
+        "b": "The 10 is in every reward of the group and in its mean: the advantages are what they were. Doubling is "
+        "another matter: with advantage_scale none they double, and the leash is half as strong beside them.",
+        "c": "The penalty compares policies, not rewards. Did an advantage change?",
+    },
+)
+
+reward_quiz_judge = Choice(
+    name="reward_quiz_judge",
+    right="c",
+    explanations={
+        "a": "It worked until somebody optimised it. What happens to a measure that becomes a target?",
+        "b": "That is the way to have a score that nobody can check: what is optimised cannot be the witness.",
+        "c": "A witness has to be independent of what was paid for, in its data and in its kind; once it is paid "
+        "for, another one is needed. And look at the pictures: a judge must name a class for anything.",
+    },
+)
+
+reward_quiz_threshold = Choice(
+    name="reward_quiz_threshold",
+    right="a",
+    explanations={
+        "a": "All rewards of a group are 0, so are all advantages, and so is the gradient. Lower the threshold to "
+        "where some samples already pass, and raise it as they get better.",
+        "b": "A learning rate multiplies the gradient. What is the gradient?",
+        "c": "The leash pulls back to where it is already. What could pull it forward?",
+    },
 )
