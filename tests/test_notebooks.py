@@ -92,10 +92,13 @@ def test_every_widget_is_stored_with_all_it_refers_to(path):
 def test_every_stored_explorer_works_without_a_kernel(path):
     for model in read(path).metadata.get("widgets", {}).get(STATE, {}).get("state", {}).values():
         if model["model_name"] == "AnyModel":
+            assert model["state"]["_error"] == ""
+            if "_sample" in model["state"]:  # a live training: its sliders steer a kernel, its curves are stored
+                assert model["state"]["_frame"]["lines"], "stored before it had trained a step"
+                continue
             assert model["state"]["_grid"]["stops"], (
                 "executed without ARTIFEX_RL_EMBED: the sliders are dead when opened"
             )
-            assert model["state"]["_error"] == ""
 
 
 @notebooks

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from artifex_rl.lab.answers import Told, as_numbers, measure_with_gradients
+from artifex_rl.lab.checks import Choice
 from artifex_rl.lab.exercise import Exercise
 from artifex_rl.lab.exercises.draws import pick, tenths
 from artifex_rl.lab.properties import Property, implies, is_a_mean, sign, unmoved_by
@@ -401,4 +402,90 @@ remainder that makes a tiny minibatch at the end, whose gradient counts as much 
             "the rows are sorted again: then the permutation was for nothing.",
         ),
     ),
+)
+
+# Diagnosis -------------------------------------------------------------------------------------------------------
+
+_NOTICED = "when the policy was moved by hand it saw so, and its loss fell."
+
+ppo_red = Choice(
+    name="ppo_red",
+    right="a",
+    explanations={
+        "a": "One epoch of one minibatch: the ratio is looked at once for each batch, before the policy has moved, "
+        "and is 1. PPO is then the plain policy gradient with a critic. It is slow, and it is right.",
+        "b": f"It looks so, but {_NOTICED} How often does this trainer look at a batch?",
+        "c": f"It is slow, not perverse: {_NOTICED}",
+    },
+)
+
+ppo_blue = Choice(
+    name="ppo_blue",
+    right="b",
+    explanations={
+        "a": "A KL of 0 to the last bit, for a policy that had been moved by hand? Ask the test again.",
+        "b": "The old log-probabilities are taken from the policy in training, so every ratio is 1, whatever it "
+        "does: nothing is ever clipped and every KL is 0. Each batch is trusted without a limit.",
+        "c": "Then its loss would rise when good actions become likelier. What did it do?",
+    },
+)
+
+ppo_grey = Choice(
+    name="ppo_grey",
+    right="a",
+    explanations={
+        "a": "Every episode lasts 500 steps, all states are worth the same, and the value loss is next to nothing. "
+        "Where the returns hardly differ there is nothing to explain, and a tiny error divided by a tinier variance "
+        "is a large number.",
+        "b": f"Its clip fraction falls with its learning rate, and {_NOTICED}",
+        "c": f"Its critic has an ugly dial, but the policy is asked here: {_NOTICED}",
+    },
+)
+
+ppo_green = Choice(
+    name="ppo_green",
+    right="c",
+    explanations={
+        "a": "All its dials are pretty. Dials say how far an update goes and how much the critic foresees, and none "
+        "of them says in which direction it goes. What did the loss do when good actions became likelier?",
+        "b": "Its ratios and its KL are alive. What did its loss do when good actions became likelier?",
+        "c": "The loss rises when good actions become likelier: the surrogate has the wrong sign. It learns to fall "
+        "as fast as it can, and nothing is easier to foresee: so its critic is splendid.",
+    },
+)
+
+# Quiz ------------------------------------------------------------------------------------------------------------
+
+ppo_quiz_corner = Choice(
+    name="ppo_quiz_corner",
+    right="b",
+    explanations={
+        "a": "A clip alone would do that. PPO takes the smaller of two terms: with A < 0, which of −1.4 and −1.2 is "
+        "it?",
+        "b": "Wrong direction, so nothing stops it: the minimum keeps the term that is not clipped, and its gradient "
+        "makes the action rarer.",
+        "c": "The advantage is negative: where does its sign lead?",
+    },
+)
+
+ppo_quiz_zero_loss = Choice(
+    name="ppo_quiz_zero_loss",
+    right="a",
+    explanations={
+        "a": "Every ratio is 1, so the loss is minus the mean of the advantages, and they were normalised to mean 0. "
+        "Its gradient is the policy gradient, and is not 0.",
+        "b": "A function may be 0 at a place where it is steep. What is the gradient of the ratio at 1?",
+        "c": "The policy has not moved yet: what should there be to clip?",
+    },
+)
+
+ppo_quiz_knob = Choice(
+    name="ppo_quiz_knob",
+    right="c",
+    explanations={
+        "a": "A wider clip lets it go further still. The KL says that it goes too far already.",
+        "b": "More epochs are more steps on the same batch, away from the policy that collected it.",
+        "c": "Smaller steps, or fewer of them. The clip takes the reward away for going further, but it pulls nobody "
+        "back, and a large step jumps right over it.",
+    },
 )
