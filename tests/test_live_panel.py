@@ -30,6 +30,12 @@ def trained():
     return panel
 
 
+def test_a_picture_before_the_first_step_has_no_legend_to_warn_of(recwarn):
+    panel = LiveTraining(make_dpo(), PAIRS, batch_size=10, curves={"both": ["chosen_reward", "loss"]})
+    assert panel.png().startswith(b"\x89PNG")
+    assert not [str(warning.message) for warning in recwarn if "legend" in str(warning.message)]
+
+
 def drawn(panel, axes, metric, run, kind):
     """Data heights of a line of the frame that the page has: integers, by way of the ticks' texts."""
     layout, frame = panel._layout, panel._frame
