@@ -31,6 +31,7 @@ from artifex_rl.diffusion import cosine_schedule
 from artifex_rl.models import Denoiser
 from artifex_rl.rl.diffusion_policy import Setting
 
+pytestmark = pytest.mark.slow  # every policy compiles its own denoising
 close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
 LABELS = np.array([0, 1, 2, 1])
 SCHEDULE = cosine_schedule(5)

@@ -130,7 +130,8 @@ def test_the_reference_has_every_property_and_fresh_cases_do_not_trouble_it(exer
     assert exercise.verdict(exercise.reference) == RIGHT
 
 
-@every_exercise_slowly
+@pytest.mark.slow
+@every_exercise
 def test_every_property_is_one_that_can_fail(exercise):
     """Some known mistake, or the reference with a number added, breaks it."""
     wrongs = [wrong for wrong, _ in exercise.mistakes] + [changed(exercise, lambda x: x + 0.7)]
@@ -142,6 +143,7 @@ def test_every_property_is_one_that_can_fail(exercise):
     assert not [rule.name for rule in left]
 
 
+@pytest.mark.slow
 @every_mistake
 def test_every_known_mistake_gets_its_own_hint_and_always_the_same_text(exercise, wrong, hint):
     """And the text holds no result: there is a sentence, the arguments as they were given, and a hint."""

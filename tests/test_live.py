@@ -31,6 +31,8 @@ from artifex_rl.lab.sliders import find_learning_rate, with_learning_rate
 from artifex_rl.rl.onpolicy import collect_trajectory
 from artifex_rl.rl.trainer import SAMPLES
 
+pytestmark = pytest.mark.slow  # every panel compiles a loop of its own
+
 
 def assert_same(trainer, other):
     for a, b in zip(jax.tree.leaves(trainer.state), jax.tree.leaves(other.state), strict=True):
@@ -68,7 +70,6 @@ def test_a_function_draws_its_batches_as_in_a_sweep():
         np.testing.assert_allclose(panel.history[name], values[0], rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.slow
 def test_an_environment_is_acted_in_from_where_it_stood():
     place, by_hand, trainer = Environment(CartPole(), num_steps=16, num_envs=3), make_ppo(), make_ppo()
     panel = LiveTraining(trainer, place)
@@ -98,7 +99,6 @@ def test_python_scores_the_samples_as_in_train_step():
     assert_same_history(panel.history, expected)
 
 
-@pytest.mark.slow
 def test_two_panels_of_one_start_agree_however_their_steps_were_cut():
     first, second = (LiveTraining(make_dpo(), PAIRS, batch_size=10) for _ in range(2))
     first.run(60)
@@ -114,7 +114,6 @@ def test_two_panels_of_one_start_agree_however_their_steps_were_cut():
 # In the background -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_in_the_background_it_trains_the_same_and_a_pause_is_a_whole_number_of_steps():
     by_hand, trainer = make_dpo(), make_dpo()
     panel = LiveTraining(trainer, PAIRS, batch_size=10)
@@ -282,7 +281,6 @@ def test_steps_are_counted_in_whole_numbers(steps):
         LiveTraining(make_dpo(), PAIRS).run(steps)
 
 
-@pytest.mark.slow
 def test_reset_is_the_first_state_to_the_bit():
     trainer, place = make_ppo(), Environment(CartPole(), num_steps=16, num_envs=3)
     trainer.train_step({**collect_trajectory(CartPole(), trainer.model, jax.random.key(5), 16, 3)[0]})
@@ -304,7 +302,6 @@ def test_reset_is_the_first_state_to_the_bit():
     assert panel.setting["clip_param"] == panel.clip_param == trainer.config.clip_param == 0.05 and panel.steps == 0
 
 
-@pytest.mark.slow
 def test_a_fork_is_the_run_that_would_have_been():
     by_hand, other, trainer = make_dpo(), make_dpo(), make_dpo()
     panel = LiveTraining(trainer, PAIRS, batch_size=10)
@@ -337,7 +334,6 @@ def test_a_fork_is_the_run_that_would_have_been():
     assert len(panel.runs) == 1 and panel.beta == 0.1 and panel.compilations == 1
 
 
-@pytest.mark.slow
 def test_a_fork_at_any_moment_goes_by_the_steps_of_the_run():
     panel = LiveTraining(make_dpo(), PAIRS, batch_size=10)
     panel.start()
@@ -354,7 +350,6 @@ def test_a_fork_at_any_moment_goes_by_the_steps_of_the_run():
     assert_same_history(panel.history, by_hand.fit(PAIRS, steps=panel.steps, batch_size=10))
 
 
-@pytest.mark.slow
 def test_what_is_assigned_to_the_trainer_at_rest_counts():
     by_hand, trainer = make_dpo(), make_dpo()
     panel = LiveTraining(trainer, PAIRS)
