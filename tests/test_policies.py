@@ -191,7 +191,8 @@ def test_a_frozen_policy_scores_a_dataset_in_parts_as_in_one(rows, monkeypatch):
     whole = frozen(prompts, responses, mask).log_probs
     monkeypatch.setattr("artifex_rl.rl.policies.ROWS", 4)
     sizes = []
-    monkeypatch.setattr(frozen, "_log_probs", lambda *x, score=frozen._log_probs: sizes.append(len(x[1])) or score(*x))
+    score = frozen._log_probs
+    monkeypatch.setattr(frozen, "_log_probs", lambda *inputs: sizes.append(len(inputs[1])) or score(*inputs))
     np.testing.assert_allclose(frozen.log_probs(prompts, responses, mask), whole, rtol=1e-6)
     assert frozen.log_probs(prompts, responses).shape == (rows, 3)
     assert set(sizes) == {min(rows, 4)}
