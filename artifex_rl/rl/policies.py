@@ -246,7 +246,7 @@ class FrozenPolicy:
         return self._evaluate(self._values, observations, actions, mask)
 
     def log_probs(self, observations: Any, actions: Any, mask: Array | None = None) -> np.ndarray:
-        """Log-probabilities alone, `ROWS` rows at a time: what a whole dataset needs at once may not fit in memory."""
+        """Log-probabilities alone, `ROWS` rows at a time: a whole dataset at once may not fit in memory."""
         inputs, rows = (observations, actions, mask), len(jax.tree.leaves(actions)[0])
         if rows <= ROWS:
             return np.asarray(self._log_probs(self._values, *inputs))
