@@ -25,20 +25,23 @@ def measure_drawings(images: ArrayLike, labels: ArrayLike) -> dict[str, Float[np
     Raises:
         ValueError: the shapes do not fit.
     """
-    images, labels = jnp.asarray(images), jnp.asarray(labels)
+    images, labels = np.asarray(images, np.float32), np.asarray(labels)
     if images.ndim < 3 or images.shape[-3:] != (*labels.shape, 8, 8) or len(labels) < 2:
         raise ValueError(
             f"images: got shape {images.shape}, needs (..., B, 8, 8) with B = {labels.shape} labels, ≥ 2"
         )
-    sets, lead = images.reshape(-1, *images.shape[-3:]), images.shape[:-3]
-    flat, wanted = sets.reshape(-1, 8, 8), jnp.tile(labels, len(sets))
-    said = {
-        "ink": ink(flat),
-        "scorer": digit_scorer()(flat, wanted),
-        "judge": digit_judge().classify(flat) == wanted,
-    }
-    found = {name: np.asarray(values, float).reshape(*lead, -1).mean(axis=-1) for name, values in said.items()}
-    return found | {"diversity": np.asarray(jax.vmap(image_diversity)(sets), float).reshape(lead)}
+    scorer, judge = digit_scorer(), digit_judge()
+    rows = []
+    for drawings in images.reshape(-1, *images.shape[-3:]):  # one set at a time: one compilation, and little memory
+        inked, spread = _measure(drawings)
+        rows.append([inked, scorer(drawings, labels).mean(), np.mean(judge.classify(drawings) == labels), spread])
+    found = np.array(rows, float).reshape(*images.shape[:-3], 4)
+    return {name: found[..., i] for i, name in enumerate(("ink", "scorer", "judge", "diversity"))}
+
+
+@jax.jit
+def _measure(images):
+    return jnp.mean(ink(images)), image_diversity(images)
 
 
 def draw_row(axes, images: ArrayLike, title: str = "") -> None:
