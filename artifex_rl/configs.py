@@ -27,10 +27,14 @@ def config(cls: type) -> type:
     fields = dataclasses.fields(cls)
     traced = [field.name for field in fields if field.metadata.get("traced")]
     static = [field.name for field in fields if field.name not in traced]
+    keys = [jax.tree_util.GetAttrKey(name) for name in traced]
 
     def flatten(self):
-        leaves = [(jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in traced]
-        return leaves, tuple(getattr(self, name) for name in static)
+        return [getattr(self, name) for name in traced], tuple(getattr(self, name) for name in static)
+
+    def flatten_with_keys(self):
+        leaves, static_values = flatten(self)
+        return list(zip(keys, leaves, strict=True)), static_values
 
     def unflatten(static_values, leaves):
         self = object.__new__(cls)
@@ -38,7 +42,7 @@ def config(cls: type) -> type:
             object.__setattr__(self, name, value)
         return self
 
-    jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls
 
 

@@ -265,14 +265,19 @@ class Trainer(abc.ABC):
         return self._keep(*self._compiled_steps(*arguments, length=length))
 
     def _keep(self, state: TrainState, packed: PackedMetrics) -> list[dict[str, float]]:
-        """Wait for steps, and keep them once their losses are known to be numbers."""
-        metrics = packed.unpack()
-        for step, now in enumerate(metrics, start=self.step):
-            if not math.isfinite(now["loss"]):
-                raise FloatingPointError(
-                    f"loss: got {now['loss']} at step {step}; model and optimizer are as they were before the call"
-                )
-        self._variables.write(state.variables)
+        """Wait for steps, and keep them if their losses turn out to be numbers."""
+        before = self._variables.read()
+        try:
+            self._variables.write(state.variables)  # now, while the device still computes them
+            metrics = packed.unpack()
+            for step, now in enumerate(metrics, start=self.step):
+                if not math.isfinite(now["loss"]):
+                    raise FloatingPointError(
+                        f"loss: got {now['loss']} at step {step}; model and optimizer are as before the call"
+                    )
+        except BaseException:  # an interrupt, too: half a step is none
+            self._variables.write(before)
+            raise
         self.step += len(metrics)
         return metrics
 

@@ -16,6 +16,7 @@ from refusals import snapshot
 
 from artifex_rl import Trainer
 from artifex_rl.configs import config, number
+from artifex_rl.metrics import PackedMetrics
 
 
 @config
@@ -416,3 +417,17 @@ def test_eight_devices_make_the_step_of_one():
     )
     assert run.returncode == 0, run.stderr
     assert "12 rows, needs a multiple of the mesh's 8 devices" in run.stdout
+
+
+def test_an_interrupt_while_the_device_computes_keeps_the_state_from_before(monkeypatch):
+    trainer, batch = make(), data()
+    trainer.train_step(batch)
+    before = jax.tree.map(np.asarray, trainer.state)
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PackedMetrics, "unpack", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train_step(batch)
+    jax.tree.map(np.testing.assert_array_equal, trainer.state, before)

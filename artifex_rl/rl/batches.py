@@ -103,15 +103,20 @@ def read_batch(batch: Any, required: Sequence[str], optional: Sequence[str] = ()
             read[name] = read_group_size(value) if name == "group_size" else _read(name, value)
         elif key not in _CANONICAL:
             unknown.append(key)
-    missing = [name for name in required if name not in read]
-    if missing:
-        has = ", ".join(map(repr, batch)) or "nothing"
-        raise ValueError(f"batch: needs {_listed(missing)}; it has {has}")
+    check_present(batch, read, required)
     for key in unknown:
         close = difflib.get_close_matches(str(key), names, n=1, cutoff=0.8)
         if close:
             raise ValueError(f"batch: got the unknown key {key!r}, needs {close[0]!r} if that is what it is")
     return read
+
+
+def check_present(batch: Any, read: dict[str, Any], required: Sequence[str]) -> None:
+    """ValueError that lists every required name that was not read from the batch, and what the batch has."""
+    missing = [name for name in required if name not in read]
+    if missing:
+        has = ", ".join(map(repr, batch._asdict() if hasattr(batch, "_asdict") else batch)) or "nothing"
+        raise ValueError(f"batch: needs {_listed(missing)}; it has {has}")
 
 
 def read_group_size(value: Any) -> StaticInt:
@@ -176,7 +181,7 @@ def read_flags(name: str, value: Any) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype != bool and not np.isin(array, (0, 1)).all():
         raise ValueError(f"{name}: got values other than 0 and 1, needs flags")
-    return array.astype(bool)
+    return array.astype(bool, copy=False)
 
 
 def read_mask(batch: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray | None:

@@ -77,7 +77,9 @@ class Categorical:
             )
         if actions.shape != batch:
             raise ValueError(f"actions: got shape {actions.shape}, needs {batch}, one of {size} actions each")
-        if actions.size and not (actions.min() >= 0 and actions.max() < size):
+        # Without a sign, a negative number is a large one: one pass sees both ends.
+        unsigned = actions if actions.dtype.kind == "u" else actions.view(f"u{actions.dtype.itemsize}")
+        if actions.size and unsigned.max() >= size:
             raise ValueError(
                 f"actions: got values from {actions.min()} to {actions.max()}, needs 0 to {size - 1}: the policy "
                 f"has {size} actions"

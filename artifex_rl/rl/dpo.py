@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from artifex_rl.configs import DPOConfig
+from artifex_rl.rl.forms import KnownForms
 from artifex_rl.rl.losses import MAX_LOG_RATIO, compute_dpo_loss, compute_simpo_loss
 from artifex_rl.rl.policies import Evaluation, FrozenPolicy, as_policy
 from artifex_rl.rl.preferences import REFERENCES, SIDES, check_preference_numbers, check_preferences
@@ -68,6 +69,7 @@ class DPOTrainer(Trainer):
         as_policy(model)
         super().__init__(model, optimizer, config, **options)
         self._reference = None if reference_model is None else FrozenPolicy(reference_model, model)
+        self._forms = KnownForms()
         self._specification = Specification(
             lambda state, observations, responses, axes: as_policy(self.merge(state)[0]).evaluate(
                 observations, responses
@@ -112,8 +114,13 @@ class DPOTrainer(Trainer):
 
     def prepare(self, batch: Any) -> dict[str, Any]:
         """The batch checked and with the reference's log-probabilities; see `check_preferences`."""
-        reference = None if self._reference is None else self._reference.log_probs
-        batch = check_preferences(batch, self._specify, reference, self.config.reference_free)
+        reference, free = None if self._reference is None else self._reference.log_probs, self.config.reference_free
+        known = self._forms.read(batch, free)
+        if known is not None and "chosen" in known:
+            return known
+        checked = check_preferences(batch, self._specify, reference, free)
+        self._forms.learn(batch, checked, free)
+        batch = checked
         if "chosen" not in batch:
             warn_caller(
                 self,

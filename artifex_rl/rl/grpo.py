@@ -155,7 +155,7 @@ class GRPOTrainer(RLTrainer):
     def prepare(self, batch: Any) -> dict[str, Any]:
         """The checks of every batch, groups that divide it, and what the reference says of it."""
         batch = super().prepare(batch)
-        rewards, dones = batch["rewards"], batch.pop("dones", np.zeros(()))
+        rewards, dones = batch["rewards"], batch.pop("dones", None)
         size = batch.get("group_size", self.config.num_generations)
         if len(rewards) % size:
             raise ValueError(
@@ -164,7 +164,7 @@ class GRPOTrainer(RLTrainer):
             )
         if size == 1:
             warn_caller(self, "group_size: 1, so every advantage is 0: there is nothing to compare a sample with")
-        if dones.ndim == 2:
+        if dones is not None and dones.ndim == 2:
             over = np.cumsum(dones, axis=1) > dones  # a done before this step
             batch["mask"] = batch.get("mask", True) & ~over
         seen, axes = self.specification(batch), self.batch_axes(batch)

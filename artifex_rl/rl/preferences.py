@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from artifex_rl.rl.batches import as_floats, check_finite, check_leading, check_shape, read_batch, read_mask
+from artifex_rl.rl.batches import (
+    as_floats,
+    check_finite,
+    check_leading,
+    check_present,
+    check_shape,
+    read_batch,
+    read_mask,
+)
 from artifex_rl.rl.distributions import Categorical
 from artifex_rl.rl.policies import Evaluation
 from artifex_rl.rl.specification import check_actions
@@ -29,7 +37,7 @@ def check_preferences(
 
     Afterwards there are either "observations", "chosen" and "rejected", with "chosen_mask" and "rejected_mask"
     `(B, T)` where responses have tokens, or "chosen_log_probs" and "rejected_log_probs" as `(B,)` sums; and in both
-    cases "chosen_lengths" and "rejected_lengths" `(B,)`, and unless `reference_free` the reference's `(B,)` sums.
+    cases "chosen_lengths" and "rejected_lengths" `(B,)` if `reference_free`, and else the reference's `(B,)` sums.
 
     Args:
         batch: see `DPOTrainer`.
@@ -43,7 +51,7 @@ def check_preferences(
     """
     given = read_batch(batch, (), (*RESPONSES, *LOG_PROBS, *REFERENCES, *MASKS))
     trains = any(side in given for side in SIDES) or not any(name in given for name in LOG_PROBS)
-    given = read_batch(batch, RESPONSES if trains else LOG_PROBS, tuple(given))
+    check_present(batch, given, RESPONSES if trains else LOG_PROBS)
     if not reference_free:
         _check_reference(given, reference if trains else None)
 
@@ -62,7 +70,9 @@ def check_preferences(
         scored = seen.log_probs.shape if trains else responses.shape
         if len(scored) > 2:
             raise ValueError(f"{name}: got shape {scored}, needs (B,) or (B, T)")
-        mask, ready[f"{side}_lengths"] = _read_lengths(given, side, scored, trains)
+        mask, lengths = _read_lengths(given, side, scored, trains)
+        if reference_free:
+            ready[f"{side}_lengths"] = lengths
         if trains:
             ready[side] = responses
             if mask is not None:
@@ -146,5 +156,7 @@ def _read_lengths(
 def _total(log_probs: Any, mask: np.ndarray | None) -> np.ndarray:
     """`(B,)` sums over the tokens that count."""
     log_probs = as_floats(log_probs)
+    if log_probs.ndim == 1 and mask is None:
+        return log_probs
     counted = log_probs if mask is None else np.where(mask, log_probs, np.zeros((), log_probs.dtype))
     return counted.reshape(len(counted), -1).sum(axis=1)

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -93,7 +92,7 @@ class REINFORCETrainer(RLTrainer):
         """The checks of every batch, and what the baseline needs."""
         batch = super().prepare(batch)
         rewards, baseline = batch["rewards"], self.config.baseline
-        in_time = not self.sequential and not batch.get("dones", np.zeros(())).all()
+        in_time = not self.sequential and not ("dones" in batch and batch["dones"].all())
         if baseline == "value" and self.specification(batch).values is None:
             raise ValueError("baseline: got 'value', needs a model that returns a pair of logits and values")
         if baseline == "leave_one_out":

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 import artifex_rl
 from artifex_rl.rl.batches import check_finite, one_step_batch, read_batch, repeat_rows
 from artifex_rl.rl.experience import check_experience, check_numbers
+from artifex_rl.rl.forms import KnownForms
 from artifex_rl.rl.policies import Evaluation, as_policy
 from artifex_rl.rl.scoring import score_samples
 from artifex_rl.rl.specification import Specification
@@ -44,6 +45,7 @@ class RLTrainer(Trainer):
         as_policy(model)
         super().__init__(model, optimizer, config, **options)
         self._compiled_sample = jax.jit(self._sample)
+        self._forms = KnownForms()
         self._specification = Specification(
             lambda state, observations, actions, axes: self.evaluate_actions(
                 self.merge(state)[0], observations, actions, batch_axes=axes
@@ -116,8 +118,13 @@ class RLTrainer(Trainer):
 
     def prepare(self, batch: Any) -> dict[str, Any]:
         """The batch under canonical names, its shapes checked; see `check_experience` for what it is then."""
-        batch = read_batch(batch, self.required, self.optional)
-        return check_experience(batch, self.specification, self.sequential, self.num_generations)
+        known = self._forms.read(batch)
+        if known is not None:
+            return known
+        checked = read_batch(batch, self.required, self.optional)
+        checked = check_experience(checked, self.specification, self.sequential, self.num_generations)
+        self._forms.learn(batch, checked)
+        return checked
 
     def validate(self, batch: dict[str, Any]) -> None:
         """The numbers of a prepared batch checked; see `check_numbers`."""
