@@ -1,4 +1,4 @@
-"""The state of a trainer as arrays: out of a model and its optimizer, into compiled code, and back into both."""
+"""The state of a trainer as arrays: out of a model and its optimizer, into compiled code, and back into them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from jaxtyping import Array
 class TrainState(NamedTuple):
     """What a step changes, as arrays alone: a carry for `lax.scan`, an axis for `vmap`."""
 
-    variables: list[Any]  # values of all variables of the model and of the optimizer; see `Variables`
+    variables: list[Any]  # values of all variables; see `Variables`
     step: Array  # uint32, how many `train_step`s lie behind
 
 
 class Variables:
-    """All variables of a model and of its optimizer, by reference.
+    """All variables of a model, of its optimizer and of their companions, by reference.
 
     `read` and `write` go between the variables and a flat list of their values, which is what compiled code takes
     and returns: to flatten modules at every call, as `nnx.jit` does, costs several times what a small step takes.
@@ -28,9 +28,9 @@ class Variables:
         ValueError: the optimizer was made for another model.
     """
 
-    def __init__(self, model: nnx.Module, optimizer: nnx.Optimizer):
+    def __init__(self, model: nnx.Module, optimizer: nnx.Optimizer, *companions: Any):
         _check_parts(model, optimizer)
-        self._graphdef, state = nnx.split((model, optimizer))
+        self._graphdef, state = nnx.split((model, optimizer, *companions))
         # Each with whether it is a variable: a module may also hold bare arrays, which are constants.
         self._holders = [(x, _is_variable(x)) for x in jax.tree.leaves(state, is_leaf=_is_variable)]
         self._arrays = jax.tree.structure(state)
@@ -47,13 +47,13 @@ class Variables:
                 # As set_raw_value, but past the __setattr__ of variables, which takes eight times as long.
                 object.__setattr__(holder, "_raw_value", value)
 
-    def merge(self, values: list[Any]) -> tuple[nnx.Module, nnx.Optimizer]:
-        """A model and an optimizer, new objects, that hold these values, traced perhaps."""
+    def merge(self, values: list[Any]) -> tuple[Any, ...]:
+        """A model, an optimizer and companions, new objects, that hold these values, traced perhaps."""
         return nnx.merge(self._graphdef, jax.tree.unflatten(self._arrays, jax.tree.leaves(values)))
 
-    def split(self, model: nnx.Module, optimizer: nnx.Optimizer) -> list[Any]:
+    def split(self, *parts: Any) -> list[Any]:
         """The values that they hold: the inverse of `merge`."""
-        return jax.tree.unflatten(self._values, jax.tree.leaves(nnx.state((model, optimizer))))
+        return jax.tree.unflatten(self._values, jax.tree.leaves(nnx.state(parts)))
 
 
 def _is_variable(x: Any) -> bool:

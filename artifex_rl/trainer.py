@@ -20,6 +20,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
+from artifex_rl.descent import descend
 from artifex_rl.loop import prepare, run, shard_rows, take_rows, train_calls
 from artifex_rl.metrics import Metrics, PackedMetrics, pack
 from artifex_rl.state import TrainState, Variables
@@ -40,6 +41,8 @@ class Trainer(abc.ABC):
         key: a JAX random key or an integer seed. Step n draws from `fold_in(key, n)`.
         mesh: a `jax.sharding.Mesh`: the leading axis of the batch is split over all its devices, the state is copied
             to each. None: one device.
+        companions: what else a step may change, and a checkpoint must hold: modules, optimizers or variables that a
+            subclass brings along, such as an average of the weights.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -58,9 +61,10 @@ class Trainer(abc.ABC):
         *,
         key: Array | int = 0,
         mesh: jax.sharding.Mesh | None = None,
+        companions: tuple[Any, ...] = (),
     ):
-        self._variables = Variables(model, optimizer)
-        self.model, self.optimizer = model, optimizer
+        self._variables = Variables(model, optimizer, *companions)
+        self.model, self.optimizer, self.companions = model, optimizer, companions
         # Of automatic axes: JAX then finds out by itself how each array inside the step is to be split.
         self.mesh = None if mesh is None else jax.sharding.Mesh(mesh.devices, mesh.axis_names)
         self.config = config
@@ -95,6 +99,10 @@ class Trainer(abc.ABC):
         """The pure update of one `train_step`: here one gradient step. PPO makes it epochs of minibatches."""
         return self.gradient_step(state, batch, key)
 
+    def evaluation_loss(self, parts: tuple[Any, ...], batch: Any, key: Array) -> tuple[Array, Metrics]:
+        """What `evaluate` reports, from what `merge` returns in its evaluation mode: here `compute_loss`."""
+        return self.compute_loss(parts[0], batch, key)
+
     # What a subclass calls
 
     def gradient_step(
@@ -105,25 +113,25 @@ class Trainer(abc.ABC):
         Metrics are those of `compute_loss`, "loss", and "grad_norm": the gradient's length before it is cut to
         `max_grad_norm`.
         """
-        model, optimizer = self.merge(state)
-        loss_and_grads = nnx.value_and_grad(self.compute_loss, argnums=nnx.DiffState(0, optimizer.wrt), has_aux=True)
-        (loss, metrics), grads = loss_and_grads(model, batch, key)
-        squares = [jnp.sum(jnp.square(grad), dtype=jnp.float32) for grad in jax.tree.leaves(grads)]
-        grad_norm = jnp.sqrt(jnp.stack(squares).sum())
-        if max_grad_norm is not None:
-            scale = jnp.minimum(1.0, max_grad_norm / jnp.maximum(grad_norm, 1e-12))
-            grads = jax.tree.map(lambda grad: grad * scale.astype(grad.dtype), grads)
-        with jax.numpy_dtype_promotion("standard"):  # optax counts steps in integers and mixes them with floats
-            optimizer.update(model, grads)
-        return self.split(model, optimizer, state.step), {**metrics, "loss": loss, "grad_norm": grad_norm}
+        model, optimizer, *companions = self.merge(state)
+        metrics = descend(self.compute_loss, model, optimizer, batch, key, max_grad_norm=max_grad_norm)
+        return self.split(model, optimizer, *companions, step=state.step), metrics
 
-    def merge(self, state: TrainState) -> tuple[nnx.Module, nnx.Optimizer]:
-        """A model and an optimizer, new objects, that hold the values of `state`."""
+    def merge(self, state: TrainState) -> tuple[Any, ...]:
+        """A model and an optimizer, and the companions: new objects that hold the values of `state`."""
         return self._variables.merge(state.variables)
 
-    def split(self, model: nnx.Module, optimizer: nnx.Optimizer, step: Array) -> TrainState:
+    def evaluation_parts(self, state: TrainState) -> tuple[Any, ...]:
+        """What `merge` returns, in its evaluation mode: no dropout, running statistics."""
+        parts = self.merge(state)
+        for part in parts:
+            if isinstance(part, nnx.Module):
+                part.eval()
+        return parts
+
+    def split(self, *parts: Any, step: Array) -> TrainState:
         """The inverse of `merge`."""
-        return TrainState(self._variables.split(model, optimizer), step)
+        return TrainState(self._variables.split(*parts), step)
 
     def pure_step(self, state: TrainState, batch: Any, key: Array, config: Any) -> tuple[TrainState, Metrics]:
         """One `train_step` as a pure function of prepared data, for `jit`, `scan` and `vmap` over anything."""
@@ -172,8 +180,9 @@ class Trainer(abc.ABC):
         It has a model and an optimizer of its own; what is compiled already is compiled for both.
         """
         twin = copy.copy(self)
-        twin.model, twin.optimizer = nnx.clone((self.model, self.optimizer))
-        twin._variables = Variables(twin.model, twin.optimizer)
+        twin.model, twin.optimizer, *companions = nnx.clone((self.model, self.optimizer, *self.companions))
+        twin.companions = tuple(companions)
+        twin._variables = Variables(twin.model, twin.optimizer, *companions)
         return twin
 
     def train_step(self, batch: Any) -> dict[str, float]:
@@ -296,9 +305,8 @@ class Trainer(abc.ABC):
         return jax.lax.scan(one, TrainState(variables, step), rows, length=length)
 
     def _evaluate(self, variables, step, batch, key, config):
-        model, _ = self.merge(TrainState(variables, step))
-        model.eval()
-        loss, metrics = self._with_config(config).compute_loss(model, batch, self._step_key(key, step))
+        parts = self.evaluation_parts(TrainState(variables, step))
+        loss, metrics = self._with_config(config).evaluation_loss(parts, batch, self._step_key(key, step))
         return pack({**metrics, "loss": loss})
 
     def _with_config(self, config: Any) -> Trainer:

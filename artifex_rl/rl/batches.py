@@ -18,6 +18,9 @@ from jax.typing import ArrayLike
 
 #: Canonical keys, and what else they may be called.
 ALIASES: dict[str, tuple[str, ...]] = {
+    "data": ("images", "inputs", "x"),
+    "labels": ("classes", "y"),
+    "tokens": ("input_ids", "sequences"),
     "observations": ("states", "obs", "conditions", "prompts"),
     "actions": ("samples", "responses"),
     "rewards": ("reward", "scores"),
