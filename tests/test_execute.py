@@ -41,3 +41,17 @@ def test_executing_again_changes_no_byte_and_stores_what_is_shown(tmp_path):
 def test_a_cell_that_raises_ends_the_execution(tmp_path):
     with pytest.raises(CellExecutionError, match="no such thing"):
         execute(write(tmp_path / "broken.ipynb", "raise RuntimeError('no such thing')"))
+
+
+@pytest.mark.slow
+def test_the_stored_picture_of_a_panel_is_that_of_the_end(tmp_path, request):
+    shown = (
+        f"import sys\nsys.path.insert(0, {str(request.path.parent)!r})\nfrom live import PAIRS, make_dpo\n"
+        "from artifex_rl.lab import LiveTraining\npanel = LiveTraining(make_dpo(), PAIRS, batch_size=10)\npanel"
+    )
+    last = "panel.run(20)\nimport base64\nprint(base64.b64encode(panel.png()).decode())"
+    notebook = execute(write(tmp_path / "lesson.ipynb", shown, last))
+    assert [cell.id for cell in notebook.cells] == ["cell-0", "cell-1"]
+    (panel,), (printed,) = notebook.cells[0].outputs, notebook.cells[1].outputs
+    assert "".join(panel["data"]["image/png"]).strip() == printed["text"].strip()
+    assert "20 steps" not in panel["data"]["text/plain"]  # what nbval compares is said when the panel is shown

@@ -7,6 +7,7 @@ unchanged notebook again changes no byte: ids are made from their order, and wha
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
 import json
 import os
@@ -17,6 +18,9 @@ from nbclient import NotebookClient
 
 from artifex_rl.lab.explorer import EMBED
 
+#: Run after the last cell: what the panels that were shown look like by then.
+PICTURES = "from artifex_rl.lab.execute import show_pictures\nshow_pictures()"
+PICTURE = "application/vnd.artifex-rl.pictures+json"
 STATE = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -34,6 +38,7 @@ def execute(path: str | os.PathLike, embed: str = "state") -> nbformat.NotebookN
     path = Path(path)
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("widgets", None)
+    notebook.cells.append(nbformat.v4.new_code_cell(PICTURES, id="pictures"))
     client = NotebookClient(
         notebook,
         timeout=300,
@@ -44,7 +49,28 @@ def execute(path: str | os.PathLike, embed: str = "state") -> nbformat.NotebookN
         coalesce_streams=True,
     )
     client.execute(env={**os.environ, EMBED: embed})
+    _store_pictures(notebook, notebook.cells.pop())
     return _tidy(notebook, seed=path.name)
+
+
+def show_pictures() -> None:
+    """In the kernel: hand over a picture of every widget whose looks have changed since it was shown."""
+    from IPython.display import display
+    from ipywidgets.widgets.widget import _instances
+
+    pictures = {name: base64.b64encode(w.png()).decode() for name, w in _instances.items() if hasattr(w, "png")}
+    display({PICTURE: pictures}, raw=True)
+
+
+def _store_pictures(notebook: nbformat.NotebookNode, last: nbformat.NotebookNode) -> None:
+    """Where no widget can be drawn, its picture stands for it: that of the end, not of its first moment."""
+    pictures = {name: png for output in last.outputs for name, png in output["data"].get(PICTURE, {}).items()}
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            name = data.get(VIEW, {}).get("model_id")
+            if name in pictures and "image/png" in data:
+                data["image/png"] = pictures[name]
 
 
 def _tidy(notebook: nbformat.NotebookNode, seed: str) -> nbformat.NotebookNode:
