@@ -29,7 +29,7 @@ class Variables:
     """
 
     def __init__(self, model: nnx.Module, optimizer: nnx.Optimizer, *companions: Any):
-        _check_parts(model, optimizer)
+        check_parts(model, optimizer)
         self._graphdef, state = nnx.split((model, optimizer, *companions))
         # Each with whether it is a variable: a module may also hold bare arrays, which are constants.
         self._holders = [(x, _is_variable(x)) for x in jax.tree.leaves(state, is_leaf=_is_variable)]
@@ -60,16 +60,20 @@ def _is_variable(x: Any) -> bool:
     return isinstance(x, nnx.Variable)
 
 
-def _check_parts(model: Any, optimizer: Any) -> None:
+def check_parts(model: Any, optimizer: Any, name: str = "model", optimizer_name: str = "optimizer") -> None:
+    """TypeError or ValueError, with these names, unless `model` is a module and `optimizer` was made for it."""
     if not isinstance(model, nnx.Module):
-        raise TypeError(f"model: got {type(model).__name__}, needs an nnx.Module")
+        raise TypeError(f"{name}: got {type(model).__name__}, needs an nnx.Module")
     if not isinstance(optimizer, nnx.Optimizer) or isinstance(optimizer, nnx.ModelAndOptimizer):
         raise TypeError(
-            f"optimizer: got {type(optimizer).__name__}, needs nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)"
+            f"{optimizer_name}: got {type(optimizer).__name__}, needs nnx.Optimizer({name}, optax.adam(1e-3), "
+            f"wrt=nnx.Param)"
         )
     params = nnx.as_pure(nnx.state(model, optimizer.wrt))
     if not jax.tree.leaves(params):
-        raise ValueError(f"optimizer: wrt={optimizer.wrt} selects nothing of {type(model).__name__} to train")
+        raise ValueError(f"{optimizer_name}: wrt={optimizer.wrt} selects nothing of {type(model).__name__} to train")
     needed = jax.tree.map(jnp.shape, jax.eval_shape(optimizer.tx.init, params))
     if jax.tree.map(jnp.shape, nnx.as_pure(optimizer.opt_state)) != needed:
-        raise ValueError("optimizer: was made for another model; needs nnx.Optimizer(model, ...) of this very model")
+        raise ValueError(
+            f"{optimizer_name}: was made for another model; needs nnx.Optimizer({name}, ...) of this very model"
+        )
