@@ -11,7 +11,6 @@ policy of the second kind has the attribute `sequential = True`. A plain `nnx.Mo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -20,6 +19,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from artifex_rl.generative.sequences import write_responses
 from artifex_rl.rl.distributions import Categorical, Distribution
 
 
@@ -153,22 +153,17 @@ class SequencePolicy(nnx.Module):
         self, observations: Int[Array, "B P"], key: Array
     ) -> tuple[Int[Array, "B T"], Float[Array, "B T"], Bool[Array, "B T"]]:
         """Responses to prompts of one length P ≥ 1: tokens, log-probabilities (0 behind the end), and the mask."""
-        prompts = jnp.asarray(observations)
-        read, carry = self._reader(prompts)
-
-        def write(now, key):
-            carry, last, alive = now
-            carry, output = read(carry, last)
-            here = Categorical(self._split(output)[0])
-            drawn = here.sample(key).astype(prompts.dtype)
-            token = jnp.where(alive, drawn, jnp.asarray(self.pad_id, prompts.dtype))
-            log_prob = jnp.where(alive, here.log_prob(drawn), 0.0)
-            still = alive if self.eos_id is None else alive & (token != self.eos_id)
-            return (carry, token, still), (token, log_prob, alive)
-
-        start = (carry, prompts[:, -1], jnp.ones(len(prompts), bool))
-        _, written = jax.lax.scan(write, start, jax.random.split(key, self.max_length))
-        return tuple(x.T for x in written)
+        return tuple(
+            write_responses(
+                self.network,
+                jnp.asarray(observations),
+                key,
+                self.max_length,
+                lambda logits: logits / self.temperature,
+                self.eos_id,
+                self.pad_id,
+            )
+        )
 
     def evaluate(
         self, observations: Int[Array, "B P"], actions: Int[Array, "B T"], mask: Bool[Array, "B T"] | None = None
@@ -177,36 +172,14 @@ class SequencePolicy(nnx.Module):
         prompts, responses = jnp.asarray(observations), jnp.asarray(actions)
         start, length = prompts.shape[1], responses.shape[1]
         tokens = jnp.concatenate([prompts, responses.astype(prompts.dtype)], axis=1)
-        logits, values = self._split(self.network(tokens))
+        output = self.network(tokens)
+        logits, values = output if isinstance(output, tuple) else (output, None)
+        logits = logits / self.temperature
         distribution = Categorical(logits[:, start - 1 : start - 1 + length])  # the logits at i are about token i + 1
         if values is not None:
             values = values.reshape(logits.shape[:2])[:, start - 1 : start - 1 + length]
         log_probs, entropy = distribution.log_prob(responses), distribution.entropy()
         return Evaluation(_masked(log_probs, mask), _masked(entropy, mask), values, mask, distribution)
-
-    def _reader(self, prompts: Int[Array, "B P"]) -> tuple[Callable[..., Any], Any]:
-        """`read(carry, tokens (B,)) -> (carry, output)`, and the carry of prompts read up to their last token."""
-        network, begin = self.network, prompts[:, :-1]
-        if hasattr(network, "init_carry") and hasattr(network, "step"):
-            carry = network.init_carry(len(prompts))
-            carry, _ = jax.lax.scan(lambda carry, token: (network.step(carry, token)[0], None), carry, begin.T)
-            return network.step, carry
-
-        def read(carry, last):
-            tokens, position = carry
-            tokens = jax.lax.dynamic_update_index_in_dim(tokens, last, position, axis=1)
-            output = jax.tree.map(
-                lambda x: jax.lax.dynamic_index_in_dim(x, position, axis=1, keepdims=False), network(tokens)
-            )
-            return (tokens, position + 1), output
-
-        room = jnp.full((len(prompts), self.max_length), self.pad_id, prompts.dtype)
-        return read, (jnp.concatenate([begin, room], axis=1), jnp.asarray(begin.shape[1]))
-
-    def _split(self, output: Any) -> tuple[Array, Array | None]:
-        """What the network returned, as logits at the temperature, and values or None."""
-        logits, values = output if isinstance(output, tuple) else (output, None)
-        return logits / self.temperature, values
 
 
 #: Rows that a frozen policy scores at a time.
