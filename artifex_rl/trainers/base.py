@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
-from artifex_rl.rl.batches import check_finite, check_leading, read_batch
+from artifex_rl.rl.batches import check_finite, read_batch
 from artifex_rl.rl.forms import KnownForms
 from artifex_rl.trainer import Trainer, TrainState
 
@@ -46,13 +46,22 @@ class GenerativeTrainer(Trainer):
         data = batch["data"]
         if np.ndim(data) < 2 or data.dtype.kind != "f":
             raise ValueError(f"data: got {data.dtype} of shape {np.shape(data)}, needs floats (B, ...)")
-        if "labels" in batch:
-            check_leading("labels", batch["labels"], np.shape(data)[:1], like="data")
+        labels = batch.get("labels", np.zeros(len(data), np.int32))
+        if labels.dtype.kind not in "iu" or np.shape(labels) != np.shape(data)[:1]:
+            raise ValueError(
+                f"labels: got {labels.dtype} of shape {np.shape(labels)}, needs integers ({len(data)},), one for "
+                f"each of data"
+            )
 
     def validate(self, batch: dict[str, Any]) -> None:
-        """ValueError for NaN or infinity."""
+        """ValueError for NaN or infinity, and for labels that `check_labels` refuses."""
         for name, value in batch.items():
             check_finite(name, value)
+        if "labels" in batch:
+            self.check_labels(np.asarray(batch["labels"]))
+
+    def check_labels(self, labels: np.ndarray) -> None:  # noqa: B027 (a model may take any integer)
+        """ValueError for labels, of a batch or to sample, that the model does not know."""
 
     def sample(self, num_samples: int, key: Array, labels: Any = None, **options: Any) -> Array:
         """Draw from the model as it is now, or from the average of its weights where the trainer keeps one.
@@ -74,6 +83,7 @@ class GenerativeTrainer(Trainer):
                 raise ValueError(
                     f"labels: got {labels.dtype} of shape {labels.shape}, needs integers ({num_samples},) or one"
                 )
+            self.check_labels(labels)
             labels = np.broadcast_to(labels, (num_samples,)).astype(np.int32)
         numbers = {name: value for name, value in options.items() if isinstance(value, float)}
         fixed = tuple((name, value) for name, value in sorted(options.items()) if name not in numbers)
