@@ -60,7 +60,7 @@ class GenerativeTrainer(Trainer):
         if "labels" in batch:
             self.check_labels(np.asarray(batch["labels"]))
 
-    def check_labels(self, labels: np.ndarray) -> None:  # noqa: B027 (a model may take any integer)
+    def check_labels(self, labels: np.ndarray) -> None:
         """ValueError for labels, of a batch or to sample, that the model does not know."""
 
     def sample(self, num_samples: int, key: Array, labels: Any = None, **options: Any) -> Array:
