@@ -90,47 +90,42 @@ def denoise_trajectory(
         min_std: floor of the steps' standard deviations.
     """
 
-    def step(x, now):
-        (alpha_bar, next_alpha_bar, time), key = now
+    def transition(x, level):
+        alpha_bar, next_alpha_bar, time = level
         x0 = denoise(x, jnp.full(len(x), time), labels)
-        mean, std = denoising_step(x, x0, alpha_bar, next_alpha_bar, eta, min_std)
+        return denoising_step(x, x0, alpha_bar, next_alpha_bar, eta, min_std)
+
+    return walk(transition, noise, denoising_levels(schedule, noise.dtype), key)
+
+
+def walk(
+    transition: Callable[[Array, Any], tuple[Array, Array]], start: Float[Array, "B *D"], levels: Any, key: Array
+) -> Float[Array, "B T+1 *D"]:
+    """A trajectory of T Gaussian steps, its start included, along the second axis.
+
+    Args:
+        transition: where a trajectory is and what is known of the step, to the mean of the next and its standard
+            deviation.
+        start: where it begins.
+        levels: arrays whose first axis is T: what is known of each step.
+        key: a JAX random key.
+    """
+
+    def step(x, now):
+        level, key = now
+        mean, std = transition(x, level)
         x = mean + std * jax.random.normal(key, x.shape, x.dtype)
         return x, x
 
-    keys = jax.random.split(key, schedule.num_steps)
-    _, path = jax.lax.scan(step, noise, (denoising_levels(schedule, noise.dtype), keys))
-    return jnp.moveaxis(jnp.concatenate([noise[None], path]), 0, 1)
+    keys = jax.random.split(key, len(jax.tree.leaves(levels)[0]))
+    _, path = jax.lax.scan(step, start, (levels, keys))
+    return jnp.moveaxis(jnp.concatenate([start[None], path]), 0, 1)
 
 
 def denoising_levels(schedule: NoiseSchedule, dtype: Any = jnp.float32) -> tuple[Array, Array, Array]:
     """ᾱ before, ᾱ after, and the time before each of the T steps from noise to data, each `(T,)`."""
     alpha_bars, times = (np.array(x[::-1]) for x in (schedule.alpha_bars, schedule.times))
     return tuple(jnp.asarray(x, dtype) for x in (alpha_bars[:-1], alpha_bars[1:], times[:-1]))
-
-
-def compute_x0_loss(
-    denoise: Denoise, x0: Float[Array, "B *D"], labels: Any, schedule: NoiseSchedule, key: Array
-) -> Float[Array, ""]:
-    """E ‖x̂₀(x_t, t) − x₀‖² / D over t drawn evenly from 1 … T and over noise: what trains a model that guesses x₀.
-
-    Every noise level weighs the same, which in terms of the noise is a weight of (1 − ᾱ_t) / ᾱ_t, the inverse of the
-    signal-to-noise ratio.
-
-    Args:
-        denoise: the model; see `Denoise`.
-        x0: a batch of data.
-        labels: passed on to `denoise`.
-        schedule: the T steps.
-        key: a JAX random key for t and the noise.
-
-    Reference: Ho et al. (2020), section 3.2; Salimans & Ho (2022), *Progressive Distillation*, arXiv:2202.00512,
-    section 4, on what a network had better guess.
-    """
-    time_key, noise_key = jax.random.split(key)
-    t = jax.random.randint(time_key, x0.shape[:1], 1, schedule.num_steps + 1)
-    alpha_bars, times = (jnp.asarray(x, x0.dtype)[t] for x in (schedule.alpha_bars, schedule.times))
-    x = add_noise(x0, jax.random.normal(noise_key, x0.shape, x0.dtype), alpha_bars.reshape(-1, *[1] * (x0.ndim - 1)))
-    return jnp.mean((denoise(x, times, labels) - x0) ** 2)
 
 
 def drop_labels(labels: Int[Array, "B"], none: int, rate: ArrayLike, key: Array) -> Int[Array, "B"]:
@@ -150,3 +145,8 @@ def guide(
     Reference: Ho & Salimans (2022), arXiv:2207.12598, eq. 6, with w here being 1 + w there.
     """
     return unconditional + jnp.asarray(weight, conditional.dtype) * (conditional - unconditional)
+
+
+def guided(model: Denoise, weight: ArrayLike) -> Denoise:
+    """The model, with what it says guided by the label; it is asked twice, with its label and with None."""
+    return lambda x, times, labels: guide(model(x, times, labels), model(x, times, None), weight)

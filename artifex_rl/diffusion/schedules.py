@@ -8,6 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
 
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
 MAX_BETA = 0.999  # Nichol & Dhariwal, section 3.2: a step that kept nothing at all could not be undone
 
 
@@ -57,6 +62,16 @@ class NoiseSchedule:
             raise ValueError(f"num_steps: got {num_steps!r}, needs an integer from 1 to {self.num_steps}")
         kept = [round(i * self.num_steps / num_steps) for i in range(num_steps + 1)]
         return NoiseSchedule(tuple(self.alpha_bars[i] for i in kept), tuple(self.times[i] for i in kept))
+
+    def alpha_bar_at(self, times: ArrayLike) -> Float[Array, "*B"]:
+        """ᾱ at times in [0, 1]: that of the step, and between two steps a straight line."""
+        times = jnp.asarray(times)
+        return jnp.interp(times, *(jnp.asarray(x, times.dtype) for x in (self.times, self.alpha_bars)))
+
+    def draw(self, key: Array, num: int, dtype: jnp.dtype = jnp.float32) -> tuple[Array, Array]:
+        """ᾱ and times to train at, each `(num,)`: of steps drawn evenly from 1 … T."""
+        steps = jax.random.randint(key, (num,), 1, self.num_steps + 1)
+        return tuple(jnp.asarray(x, dtype)[steps] for x in (self.alpha_bars, self.times))
 
 
 def cosine_schedule(num_steps: int, offset: float = 0.008) -> NoiseSchedule:

@@ -32,7 +32,7 @@ def follow(average: nnx.Module, model: nnx.Module, decay: ArrayLike, step: Array
     decay = jnp.minimum(jnp.asarray(decay, jnp.float32), (1 + step) / (10 + step))
 
     def one(mine: jax.Array, theirs: jax.Array) -> jax.Array:
-        return mine + (1 - decay).astype(mine.dtype) * (theirs - mine)
+        return theirs + decay.astype(mine.dtype) * (mine - theirs)  # with a decay of 0 to the bit the model's own
 
     params, others = nnx.split_state(nnx.state(model), nnx.Param, ...)
     moved = jax.tree.map(one, nnx.state(average, nnx.Param), params)
