@@ -53,6 +53,18 @@ class GenerativeTrainer(Trainer):
                 f"each of data"
             )
 
+    def check_readable(self, batch: dict[str, Any]) -> None:
+        """ValueError where the model cannot read a batch of these shapes: its loss is traced, nothing is computed."""
+
+        def trace(state, batch, key):
+            return self.compute_loss(self.merge(state)[0], batch, key)
+
+        try:
+            jax.eval_shape(trace, self.state, batch, self.key)
+        except (TypeError, ValueError) as error:
+            shapes = ", ".join(f"{name} {np.shape(value)}" for name, value in batch.items())
+            raise ValueError(f"batch: got {shapes}, which the model cannot read: {error}") from error
+
     def validate(self, batch: dict[str, Any]) -> None:
         """ValueError for NaN or infinity, and for labels that `check_labels` refuses."""
         for name, value in batch.items():
