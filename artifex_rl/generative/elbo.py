@@ -23,14 +23,23 @@ def compute_bernoulli_log_likelihood(logits: Float[Array, "B *D"], data: Float[A
 
     Data between 0 and 1 are read as probabilities; then it is no normalised density (Loaiza-Ganem & Cunningham, 2019,
     arXiv:1907.06845), and differences of it count, not the number itself.
+
+    Raises:
+        ValueError: logits and data differ in shape.
     """
+    _check_alike("logits", logits, data)
     return _per_row(data * logits - jax.nn.softplus(logits))
 
 
 def compute_gaussian_log_likelihood(
     mean: Float[Array, "B *D"], data: Float[Array, "B *D"], std: ArrayLike = 1.0
 ) -> Float[Array, "B"]:
-    """log N(x; μ, std² I), summed over D, in nats."""
+    """log N(x; μ, std² I), summed over D, in nats.
+
+    Raises:
+        ValueError: mean and data differ in shape.
+    """
+    _check_alike("mean", mean, data)
     std = jnp.asarray(std, mean.dtype)
     return _per_row(-0.5 * ((data - mean) / std) ** 2 - jnp.log(std) - 0.5 * math.log(2 * math.pi))
 
@@ -78,11 +87,17 @@ def compute_kl_weight(step: ArrayLike, annealing: str = "none", steps: ArrayLike
 
 
 def count_active_units(mean: Float[Array, "B Z"], threshold: float = 0.01) -> Float[Array, ""]:
-    """How many dimensions say anything at all: those whose posterior mean varies by more than 0.01 over the batch.
+    """How many dimensions say anything at all: those whose posterior mean has a variance over the batch of more than
+    `threshold`.
 
     Reference: Burda, Grosse & Salakhutdinov (2016), *Importance Weighted Autoencoders*, arXiv:1509.00519, sec. 5.2.
     """
     return jnp.sum(jnp.var(mean, axis=0) > threshold, dtype=mean.dtype)
+
+
+def _check_alike(name: str, decoded: Array, data: Array) -> None:
+    if jnp.shape(decoded) != jnp.shape(data):
+        raise ValueError(f"{name}: got shape {jnp.shape(decoded)}, needs {jnp.shape(data)}, that of the data")
 
 
 def _per_row(x: Array) -> Array:

@@ -32,7 +32,7 @@ class Encoder(nnx.Module):
         self, shape: Sequence[int], latent_size: int, hidden_features: Sequence[int] = (256,), *, rngs: nnx.Rngs
     ):
         self.network = MLP(math.prod(shape), hidden_features, 2 * latent_size, rngs=rngs)
-        self.rngs = rngs.fork() if hasattr(rngs, "fork") else rngs
+        self.rngs = rngs.fork()
 
     def __call__(
         self, data: Float[Array, "B *D"], return_log_prob: bool = False

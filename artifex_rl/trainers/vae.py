@@ -19,6 +19,7 @@ from artifex_rl.generative.elbo import (
     compute_kl_weight,
     count_active_units,
 )
+from artifex_rl.loop import prepare
 from artifex_rl.trainer import Metrics, TrainState
 from artifex_rl.trainers.base import GenerativeTrainer
 
@@ -66,6 +67,14 @@ class VAETrainer(GenerativeTrainer):
     config_class = VAEConfig
     optional = ()
 
+    def __init__(self, model: nnx.Module, optimizer: nnx.Optimizer, config: VAEConfig | None = None, **options: Any):
+        missing = [name for name in ("encoder", "decoder", "latent_size") if not hasattr(model, name)]
+        if missing:
+            raise TypeError(
+                f"model: got {type(model).__name__} without {', '.join(missing)}, needs these as a VAE has"
+            )
+        super().__init__(model, optimizer, config, **options)
+
     def compute_loss(self, model: nnx.Module, batch: dict[str, Any], key: Array) -> tuple[Array, Metrics]:
         """The negative bound of a batch; with "step" in it, at the KL's weight of that step."""
         config, data = self.config, jnp.asarray(batch["data"])
@@ -95,6 +104,15 @@ class VAETrainer(GenerativeTrainer):
         """A gradient step at the weight that annealing has reached."""
         return self.gradient_step(state, {**batch, "step": state.step}, key)
 
+    def check_batch(self, batch: dict[str, Any]) -> None:
+        """ValueError for shapes and types that the model cannot read."""
+        super().check_batch(batch)
+        self.check_readable(batch)
+
+    def check_labels(self, labels: np.ndarray) -> None:
+        """ValueError: a VAE is told no class."""
+        raise ValueError("labels: got some, needs none: a VAE draws from all that it has seen")
+
     def validate(self, batch: dict[str, Any]) -> None:
         """ValueError for NaN or infinity, and for data that the likelihood cannot have."""
         super().validate(batch)
@@ -107,15 +125,24 @@ class VAETrainer(GenerativeTrainer):
 
     def encode(self, data: Float[Array, "B *D"]) -> tuple[Float[Array, "B Z"], Float[Array, "B Z"]]:
         """Mean and standard deviation of q(z|x)."""
-        return self.call("_encode", self.prepare({"data": data}))
+        return self.call("_encode", prepare(self, {"data": data}))
 
     def reconstruct(self, data: Float[Array, "B *D"]) -> Float[Array, "B *D"]:
         """The data, encoded to the mean and decoded: probabilities for Bernoulli, means for Gaussian."""
-        return self.call("_reconstruct", self.prepare({"data": data}))
+        return self.call("_reconstruct", prepare(self, {"data": data}))
 
     def decode(self, latents: Float[Array, "B Z"]) -> Float[Array, "B *D"]:
-        """What latents stand for: probabilities for Bernoulli, means for Gaussian."""
-        return self.call("_decode", jnp.asarray(latents))
+        """What latents stand for: probabilities for Bernoulli, means for Gaussian.
+
+        It may be traced, such as by an environment of latents; the weights are then those of that moment.
+
+        Raises:
+            ValueError: the latents have another shape.
+        """
+        latents, size = jnp.asarray(latents), self.model.latent_size
+        if latents.ndim != 2 or latents.shape[1] != size or not jnp.issubdtype(latents.dtype, jnp.floating):
+            raise ValueError(f"latents: got {latents.dtype} of shape {latents.shape}, needs floats (B, {size})")
+        return self.call("_decode", latents)
 
     def draw(self, parts: tuple[Any, ...], num_samples: int, key: Array, labels: Any = None) -> Float[Array, "B *D"]:
         """Decoded latents of the prior N(0, I): probabilities for Bernoulli, means for Gaussian."""
