@@ -3,7 +3,19 @@
 from artifex_rl.models.actor_critic import ActorCritic
 from artifex_rl.models.critic import fit_critic
 from artifex_rl.models.denoiser import Denoiser
+from artifex_rl.models.gaussian_actor_critic import GaussianActorCritic
 from artifex_rl.models.gru import GRU
 from artifex_rl.models.mlp import MLP
+from artifex_rl.models.vae import VAE, Decoder, Encoder
 
-__all__ = ["GRU", "MLP", "ActorCritic", "Denoiser", "fit_critic"]
+__all__ = [
+    "GRU",
+    "MLP",
+    "VAE",
+    "ActorCritic",
+    "Decoder",
+    "Denoiser",
+    "Encoder",
+    "GaussianActorCritic",
+    "fit_critic",
+]
