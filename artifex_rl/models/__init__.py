@@ -3,6 +3,7 @@
 from artifex_rl.models.actor_critic import ActorCritic
 from artifex_rl.models.critic import fit_critic
 from artifex_rl.models.denoiser import Denoiser
+from artifex_rl.models.gan import Discriminator, Generator
 from artifex_rl.models.gaussian_actor_critic import GaussianActorCritic
 from artifex_rl.models.gru import GRU
 from artifex_rl.models.mlp import MLP
@@ -15,7 +16,9 @@ __all__ = [
     "ActorCritic",
     "Decoder",
     "Denoiser",
+    "Discriminator",
     "Encoder",
     "GaussianActorCritic",
+    "Generator",
     "fit_critic",
 ]

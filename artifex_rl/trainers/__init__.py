@@ -1,6 +1,14 @@
 """Trainers of generative models, one file a family; their trained models are policies for `artifex_rl.rl`."""
 
 from artifex_rl.trainers.autoregressive import AutoregressiveConfig, AutoregressiveTrainer
+from artifex_rl.trainers.gan import GANConfig, GANTrainer
 from artifex_rl.trainers.vae import VAEConfig, VAETrainer
 
-__all__ = ["AutoregressiveConfig", "AutoregressiveTrainer", "VAEConfig", "VAETrainer"]
+__all__ = [
+    "AutoregressiveConfig",
+    "AutoregressiveTrainer",
+    "GANConfig",
+    "GANTrainer",
+    "VAEConfig",
+    "VAETrainer",
+]
