@@ -18,6 +18,7 @@ from artifex_rl.diffusion.process import (
     drop_labels,
     guide,
     guided,
+    per_row,
     walk,
 )
 from artifex_rl.diffusion.samplers import follow_probability_flow
@@ -43,6 +44,7 @@ __all__ = [
     "guided",
     "linear_schedule",
     "min_snr_weight",
+    "per_row",
     "preconditioning",
     "predict_x0",
     "prediction_coefficients",

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from artifex_rl.diffusion.edm import EDMSchedule, preconditioning
-from artifex_rl.diffusion.process import add_noise
+from artifex_rl.diffusion.process import add_noise, per_row
 from artifex_rl.diffusion.schedules import NoiseSchedule
 
 #: The names of predictions.
@@ -200,8 +200,3 @@ def compute_x0_loss(
     In terms of the noise that is a weight of (1 − ᾱ_t) / ᾱ_t, the inverse of the signal-to-noise ratio.
     """
     return compute_diffusion_loss(denoise, x0, labels, schedule, key)[0]
-
-
-def per_row(numbers: Float[Array, "B"], x: Float[Array, "B *D"]) -> Float[Array, "B ..."]:
-    """One number for each row of `x`, in as many axes."""
-    return jnp.asarray(numbers, x.dtype).reshape(-1, *[1] * (x.ndim - 1))

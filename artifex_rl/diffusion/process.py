@@ -150,3 +150,8 @@ def guide(
 def guided(model: Denoise, weight: ArrayLike) -> Denoise:
     """The model, with what it says guided by the label; it is asked twice, with its label and with None."""
     return lambda x, times, labels: guide(model(x, times, labels), model(x, times, None), weight)
+
+
+def per_row(numbers: Float[Array, "B"], x: Float[Array, "B *D"]) -> Float[Array, "B ..."]:
+    """One number for each row of `x`, in as many axes."""
+    return jnp.asarray(numbers, x.dtype).reshape(-1, *[1] * (x.ndim - 1))
