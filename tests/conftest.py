@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("browser"):
                 item.add_marker(pytest.mark.skip(reason=NO_CHROMIUM))
+
+
+MOST_MEMORY = 2 * 2**30  # bytes
+
+
+def pytest_runtest_teardown() -> None:
+    """Thousands of tests compile thousands of functions, which JAX keeps: they go when they have become too many."""
+    pages = Path("/proc/self/statm")
+    if pages.exists() and int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > MOST_MEMORY:
+        from artifex_rl.lab.memory import give_memory_back  # matplotlib and the like, only if it comes to this
+
+        jax.clear_caches()
+        give_memory_back()
 
 
 @pytest.fixture(scope="session")
