@@ -21,12 +21,12 @@ from artifex_rl.generative.sequences import (
     restrict_logits,
     write_responses,
 )
-from artifex_rl.rl.batches import check_leading, read_mask
 from artifex_rl.rl.policies import SequencePolicy
 from artifex_rl.rl.specification import Specification, check_actions
 from artifex_rl.rl.trainer import masked_mean
 from artifex_rl.trainer import Metrics, TrainState
 from artifex_rl.trainers.base import GenerativeTrainer
+from artifex_rl.trainers.token_batches import check_prompts, read_tokens, split_prompts
 
 
 @config
@@ -128,35 +128,18 @@ class AutoregressiveTrainer(GenerativeTrainer):
         return self.gradient_step(state, {**batch, "inputs": inputs, "teacher_forcing": probability}, key)
 
     def check_batch(self, batch: dict[str, Any]) -> None:
-        """Shapes and types checked; prompts apart from tokens, a mask if any, and 0 behind the last that counts."""
-        for name in {"tokens", "observations"} & batch.keys():
-            array = np.asarray(batch[name])
-            if array.ndim != 2 or array.dtype.kind not in "iu":
-                needed = "(B, T)" if name == "tokens" else "(B, P)"
-                raise ValueError(f"{name}: got {array.dtype} of shape {array.shape}, needs integers {needed}")
-            batch[name] = array.astype(np.int32, copy=False)
-        mask, tokens = read_mask(batch, batch["tokens"].shape), batch["tokens"]
-        batch.pop("lengths", None)
-        if "observations" not in batch:
-            if tokens.shape[1] < 2 or (mask is not None and not mask[:, 1:].any()):
-                raise ValueError(
-                    f"tokens: got shape {tokens.shape} and no prompts, needs tokens that count behind the first: "
-                    f"that is the prompt of the others"
-                )
-            batch["observations"], tokens = tokens[:, :1], tokens[:, 1:]
-            mask = None if mask is None else mask[:, 1:]
-        check_leading("observations", batch["observations"], tokens.shape[:1], like="tokens")
-        if mask is not None:
-            reached = np.flip(np.logical_or.accumulate(np.flip(mask, axis=1), axis=1), axis=1)
-            batch["mask"], tokens = mask, np.where(reached, tokens, np.int32(0))
-        batch["tokens"] = tokens
+        """ValueError for shapes and types that do not fit; the batch is then as `split_prompts` has it."""
+        split_prompts(batch)
         self._specify(batch)
 
     def validate(self, batch: dict[str, Any]) -> None:
         """ValueError for tokens that the network has no logits for, and for negative ones in prompts."""
         check_actions("tokens", batch["tokens"], self._specify(batch))
-        if np.min(batch["observations"]) < 0:
-            raise ValueError(f"observations: got {np.min(batch['observations'])}, needs tokens, which are at least 0")
+        check_prompts("observations", batch["observations"])
+
+    def check_labels(self, labels: np.ndarray) -> None:
+        """ValueError for a negative token."""
+        check_prompts("labels", labels)
 
     def generate(
         self,
@@ -191,14 +174,11 @@ class AutoregressiveTrainer(GenerativeTrainer):
         length = longest if length is None else length
         if isinstance(length, bool) or not hasattr(length, "__index__") or not 1 <= length <= longest:
             raise ValueError(f"length: got {length!r}, needs an integer from 1 to max_length, {longest}")
-        prompts = np.asarray(prompts)
-        if prompts.ndim != 2 or prompts.dtype.kind not in "iu" or not prompts.size or prompts.min() < 0:
-            raise ValueError(
-                f"prompts: got {prompts.dtype} of shape {prompts.shape}, needs integers (B, P) of at least 0"
-            )
+        prompts = read_tokens("prompts", prompts, "(B, P)")
+        check_prompts("prompts", prompts)
         top_k = np.int32(np.iinfo(np.int32).max if sampling.top_k is None else sampling.top_k)
         numbers = np.float32(sampling.temperature), top_k, np.float32(sampling.top_p)
-        written = self.call("_write", prompts.astype(np.int32), key, *numbers)
+        written = self.call("_write", prompts, key, *numbers)
         return jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:, :length]), written)
 
     def sample(self, num_samples: int, key: Array, labels: Any = None, **options: Any) -> Int[Array, "B T"]:
