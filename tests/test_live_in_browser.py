@@ -23,7 +23,9 @@ import sys
 sys.path.insert(0, TESTS)
 from live import PAIRS, make_dpo
 from artifex_rl.lab import LiveTraining
-panel = LiveTraining(make_dpo(), PAIRS, batch_size=10, sliders=["beta", "learning_rate"], title="First")
+panel = LiveTraining(
+    make_dpo(), PAIRS, batch_size=10, sliders=["beta", "learning_rate"], title="First", max_steps=10**8
+)
 panel"""
 
 
