@@ -1,4 +1,4 @@
-"""A denoiser: told a noisy sample, how noisy it is, and perhaps its class, it guesses the sample without noise."""
+"""A denoiser: told a noisy sample, how noisy it is, and perhaps its class, it says how to make it less so."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ NUM_FREQUENCIES = 8
 
 
 class Denoiser(nnx.Module):
-    """x̂₀(x_t, t, label), by an MLP with SiLU. Time and label enter every hidden layer, each by a linear map.
+    """An answer to x_t, t and a label, by an MLP with SiLU. Time and label enter every hidden layer by a linear map.
 
-    It guesses the data rather than the noise: with few steps and a small network that learns faster.
+    Its training decides what the answer is: x̂₀, which with few steps and a small network is learnt fastest, the
+    noise or v for `DiffusionTrainer`, or the velocity for `FlowTrainer`.
 
     Args:
         shape: of one sample, such as (8, 8).
@@ -51,11 +52,11 @@ class Denoiser(nnx.Module):
     def __call__(
         self, x: Float[Array, "B *D"], times: Float[Array, "B"], labels: Int[Array, "B"] | None = None
     ) -> Float[Array, "B *D"]:
-        """The guess of x₀.
+        """The answer, in the shape of x.
 
         Args:
             x: `(B, *shape)`.
-            times: `(B,)`, from 0 for data to 1 for noise.
+            times: `(B,)`, in [0, 1] or near it; what they mean is up to the training.
             labels: `(B,)`. None: no label.
         """
         context = [time_features(times)]
