@@ -31,14 +31,22 @@ class GeneratorPolicy(nnx.Module):
             "noise" and "labels", which it is then called with.
         std: σ > 0, in the unit of the samples: how far it tries things out. It is a variable of the model, so that
             `policy.std = 0.05` compiles nothing.
+        critic: called as the generator, returns V `(B,)`, for PPO. None: no values.
         rngs: source of the draws of `policy(noise)`.
 
     Raises:
         ValueError: `std` is not a positive number.
     """
 
-    def __init__(self, generator: nnx.Module, std: float = 0.1, *, rngs: nnx.Rngs | None = None):
-        self.generator = generator
+    def __init__(
+        self,
+        generator: nnx.Module,
+        std: float = 0.1,
+        *,
+        critic: nnx.Module | None = None,
+        rngs: nnx.Rngs | None = None,
+    ):
+        self.generator, self.critic = generator, critic
         self._std = Setting(jnp.float32(_check_std(std)))
         self.rngs = (nnx.Rngs(0) if rngs is None else rngs).fork()
 
@@ -63,14 +71,12 @@ class GeneratorPolicy(nnx.Module):
 
     def evaluate(self, observations: Any, actions: Float[Array, "B *D"], mask: Array | None = None) -> Evaluation:
         """Log-densities of samples that were drawn; differentiable."""
-        return _evaluate(self.distribution(observations), actions, mask)
+        values = None if self.critic is None else self.critic(*_told(observations)).reshape(len(actions))
+        return _evaluate(self.distribution(observations), actions, mask, values)
 
     def distribution(self, observations: Any) -> DiagonalGaussian:
         """N(G(z), σ² I)."""
-        if isinstance(observations, Mapping):
-            mean = self.generator(*(jnp.asarray(observations[name]) for name in ("noise", "labels")))
-        else:
-            mean = self.generator(jnp.asarray(observations))
+        mean = self.generator(*_told(observations))
         log_std = jnp.full(mean.shape[1:], jnp.log(self.std), mean.dtype)
         return DiagonalGaussian(mean, log_std, event_ndim=mean.ndim - 1)
 
@@ -147,6 +153,13 @@ def _generate(graphdef, treedef, values, noise):
     generator = nnx.merge(graphdef, jax.tree.unflatten(treedef, values))
     generator.eval()
     return generator(noise)
+
+
+def _told(observations):
+    """What a generator is called with: noise, and labels where there are any."""
+    if isinstance(observations, Mapping):
+        return tuple(jnp.asarray(observations[name]) for name in ("noise", "labels"))
+    return (jnp.asarray(observations),)
 
 
 def _evaluate(distribution, actions, mask, values=None):
