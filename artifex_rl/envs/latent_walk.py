@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
@@ -49,7 +50,7 @@ class LatentWalk:
         move_cost: what a move of length 1 costs, ≥ 0, in probability.
 
     Raises:
-        ValueError: an argument is out of its range, or `starts` has another shape.
+        ValueError: an argument is out of its range, or `starts` is of another shape or not finite.
     """
 
     decode: Callable[[Array], Array]
@@ -73,6 +74,8 @@ class LatentWalk:
             shape = jnp.shape(self.starts)
             if len(shape) != 2 or shape[0] < 1 or shape[1] != self.latent_size:
                 raise ValueError(f"starts: got shape {shape}, needs (N, {self.latent_size})")
+            if not np.isfinite(np.asarray(self.starts)).all():
+                raise ValueError("starts: got NaN or infinity, needs finite numbers")
 
     @property
     def action_size(self) -> int:
