@@ -3,6 +3,7 @@
 from artifex_rl.models.actor_critic import ActorCritic
 from artifex_rl.models.critic import fit_critic
 from artifex_rl.models.denoiser import Denoiser
+from artifex_rl.models.energy import EnergyNetwork
 from artifex_rl.models.gan import Discriminator, Generator
 from artifex_rl.models.gaussian_actor_critic import GaussianActorCritic
 from artifex_rl.models.gru import GRU
@@ -18,6 +19,7 @@ __all__ = [
     "Denoiser",
     "Discriminator",
     "Encoder",
+    "EnergyNetwork",
     "GaussianActorCritic",
     "Generator",
     "fit_critic",

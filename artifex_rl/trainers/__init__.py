@@ -2,6 +2,7 @@
 
 from artifex_rl.trainers.autoregressive import AutoregressiveConfig, AutoregressiveTrainer
 from artifex_rl.trainers.diffusion import DiffusionConfig, DiffusionTrainer
+from artifex_rl.trainers.energy import EnergyConfig, EnergyTrainer
 from artifex_rl.trainers.flow import FlowConfig, FlowTrainer
 from artifex_rl.trainers.gan import GANConfig, GANTrainer
 from artifex_rl.trainers.vae import VAEConfig, VAETrainer
@@ -11,6 +12,8 @@ __all__ = [
     "AutoregressiveTrainer",
     "DiffusionConfig",
     "DiffusionTrainer",
+    "EnergyConfig",
+    "EnergyTrainer",
     "FlowConfig",
     "FlowTrainer",
     "GANConfig",
