@@ -362,6 +362,9 @@ def test_a_policy_is_trained_with_the_levels_and_the_prediction_that_it_has():
     optimizer = nnx.Optimizer(policy, optax.adam(1e-3), wrt=nnx.Param)
     with pytest.raises(ValueError, match="prediction: got 'x0', needs the model's, 'v'"):
         DiffusionTrainer(policy, optimizer)
+    edm = DiffusionPolicy(small(), SCHEDULE, (2, 3), prediction="edm", data_std=0.3)
+    with pytest.raises(ValueError, match=r"data_std: got 0\.5, needs the model's, 0\.3"):
+        DiffusionTrainer(edm, nnx.Optimizer(edm, optax.adam(1e-3), wrt=nnx.Param), DiffusionConfig(prediction="edm"))
     trainer = DiffusionTrainer(policy, optimizer, DiffusionConfig(prediction="v"))
     assert trainer.schedule == SCHEDULE and trainer.shape == (2, 3) and trainer.num_classes == 3
 

@@ -71,7 +71,7 @@ class DiffusionTrainer(GuidedTrainer):
     Metrics: "loss"; "x0_error", E ‖x̂₀ − x₀‖² / D, which can be compared between predictions; "grad_norm".
 
     Raises:
-        ValueError: the model has a `prediction`, and it is not the config's.
+        ValueError: the model has a `prediction`, as a policy has, and it is not the config's.
 
     Reference: Ho, Jain & Abbeel (2020), arXiv:2006.11239, algorithm 1; Ho & Salimans (2022), arXiv:2207.12598,
     algorithm 1, for labels.
@@ -90,9 +90,10 @@ class DiffusionTrainer(GuidedTrainer):
     ):
         super().__init__(model, optimizer, config, **options)
         self.schedule = schedule or getattr(model, "schedule", None) or cosine_schedule(20)
-        needed = getattr(model, "prediction", self.config.prediction)
-        if needed != self.config.prediction:
-            raise ValueError(f"prediction: got {self.config.prediction!r}, needs the model's, {needed!r}")
+        for name in ("prediction", "data_std") if self.config.prediction == "edm" else ("prediction",):
+            mine = getattr(self.config, name)
+            if getattr(model, name, mine) != mine:
+                raise ValueError(f"{name}: got {mine!r}, needs the model's, {getattr(model, name)!r}")
 
     def compute_loss(self, model: nnx.Module, batch: dict[str, Any], key: Array) -> tuple[Array, Metrics]:
         """The loss of a batch at noise levels that are drawn for it, and its error in terms of x₀."""

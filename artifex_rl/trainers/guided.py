@@ -45,6 +45,7 @@ class GuidedTrainer(GenerativeTrainer):
         super().__init__(model, optimizer, config, companions=companions, **options)
         shape = getattr(model, "shape", None) if shape is None else shape
         self.shape = None if shape is None else tuple(shape)
+        self._readable: set[Any] = set()
 
     @property
     def average(self) -> nnx.Module:
@@ -66,7 +67,12 @@ class GuidedTrainer(GenerativeTrainer):
             raise ValueError(
                 f"labels: got {np.shape(batch['labels'])}, needs none: {type(self.model).__name__} has no num_classes"
             )
-        x, times = jax.ShapeDtypeStruct(shape, batch["data"].dtype), jax.ShapeDtypeStruct(shape[:1], jnp.float32)
+        if (shape, batch["data"].dtype) not in self._readable:
+            self._check_readable(shape, batch["data"].dtype)
+            self._readable.add((shape, batch["data"].dtype))
+
+    def _check_readable(self, shape: tuple[int, ...], dtype: Any) -> None:
+        x, times = jax.ShapeDtypeStruct(shape, dtype), jax.ShapeDtypeStruct(shape[:1], dtype)
         try:
             answer = jax.eval_shape(lambda state, x, t: self.merge(state)[0](x, t, None), self.state, x, times)
         except (TypeError, ValueError) as error:
