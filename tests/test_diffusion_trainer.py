@@ -214,7 +214,7 @@ def test_odd_batches_dropout_and_batch_norm(rows):
         ({"data": DATA[:, :1]}, ("data", (12, 1, 3), "(B, 2, 3)")),
         ({"data": DATA.reshape(12, 6)}, ("data", (12, 6))),
         ({"data": np.where(DATA > 1, np.nan, DATA)}, ("data", "nan")),
-        ({"data": DATA.astype(int)}, ("data", "int64")),
+        ({"data": DATA.astype(np.int32)}, ("data", "int32")),
         ({"data": DATA[:0]}, ("data", (0, 2, 3))),
         ({"labels": np.arange(12) % 4}, ("labels", "0 to 3", "0 to 2")),
         ({"labels": np.arange(12) % 3 - 1}, ("labels", "0 to 2")),
@@ -252,7 +252,7 @@ def test_a_model_that_knows_no_class_is_told_none_and_one_that_answers_in_anothe
         ({"guidance": math.nan}, "guidance: got nan"),
         ({"clip": 0}, "clip: got 0"),
         ({"labels": 3}, "labels: got 3 to 3, needs 0 to 2"),
-        ({"labels": np.zeros(4, int)}, r"labels: got int64 of shape \(4,\)"),
+        ({"labels": np.zeros(4, int)}, r"labels: got int\d+ of shape \(4,\)"),
     ],
 )
 def test_samples_that_cannot_be_are_refused(trainer, arguments, message):

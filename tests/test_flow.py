@@ -307,7 +307,7 @@ def test_dropout_and_batch_norm_learn_in_training_and_stand_still_else():
         ({"labels": np.full(12, 3)}, ("labels", "3 to 3", "0 to 2")),
         ({"labels": np.zeros(12, np.float32)}, ("labels", "float32")),
         ({"noise": DATA[:6]}, ("noise", (6, 2, 3), (12, 2, 3))),
-        ({"noise": np.zeros((12, 2, 3), int)}, ("noise", "int64", "float32")),
+        ({"noise": np.zeros((12, 2, 3), np.int32)}, ("noise", "int32", "float32")),
         ({"noise": np.full_like(DATA, np.nan)}, ("noise", "nan")),
     ],
 )
