@@ -176,6 +176,7 @@ def test_numbers_of_the_config_and_of_sampling_compile_nothing():
         trainer.sample(4, jax.random.key(0), labels, sampler="ddim", eta=eta, guidance=guidance, clip=clip)
         for eta, guidance, clip in ((0, 2, 1), (0.5, 3.0, 1.5), (1.0, 0.5, 9))
     ]
+    trainer.sample(4, jax.random.key(0), labels, guidance=1.5)
     assert trainer._compiled_draw._cache_size() == 1
     assert len({np.asarray(x).tobytes() for x in drawn}) == 3
 

@@ -117,7 +117,7 @@ class DiffusionTrainer(GuidedTrainer):
         eta: ArrayLike | None = None,
         clip: ArrayLike = math.inf,
     ) -> Float[Array, "B *D"]:
-        """Draw from the average of the weights; compiled once for each `num_samples`, `sampler` and `num_steps`.
+        """Draw from the average of the weights; compiled once for each `num_samples` and `num_steps`, and for "heun".
 
         Args:
             num_samples: how many.
@@ -143,7 +143,7 @@ class DiffusionTrainer(GuidedTrainer):
         if num_steps is not None:
             self.schedule.respace(num_steps)  # ValueError for a number that it does not have
         eta = 1.0 if sampler == "ddpm" else float(eta or 0.0)
-        options = {"sampler": sampler, "num_steps": num_steps, "eta": eta, "clip": float(clip)}
+        options = {"heun": sampler == "heun", "num_steps": num_steps, "eta": eta, "clip": float(clip)}
         return super().sample(num_samples, key, labels, guidance=guidance, **options)
 
     def draw(
@@ -153,7 +153,7 @@ class DiffusionTrainer(GuidedTrainer):
         key: Array,
         labels: Any = None,
         *,
-        sampler: str,
+        heun: bool,
         num_steps: int | None,
         guidance: ArrayLike,
         twice: bool,
@@ -170,6 +170,6 @@ class DiffusionTrainer(GuidedTrainer):
 
         start_key, key = jax.random.split(key)
         noise = jax.random.normal(start_key, (num_samples, *self.shape))
-        if sampler == "heun":
+        if heun:
             return follow_probability_flow(denoise, noise, labels, schedule)
         return denoise_trajectory(denoise, noise, labels, schedule, key, eta)[:, -1]
