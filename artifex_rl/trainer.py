@@ -25,6 +25,9 @@ from artifex_rl.loop import prepare, run, shard_rows, take_rows, train_calls
 from artifex_rl.metrics import Metrics, PackedMetrics, pack
 from artifex_rl.state import TrainState, Variables
 
+#: Name of the metric, taken out before anyone sees it, that says whether the batch looked right to the device.
+PLAUSIBLE = "plausible"
+
 
 class Trainer(abc.ABC):
     """Trains `model` with `optimizer`: `train_step` for one step, `fit` for many.
@@ -52,6 +55,11 @@ class Trainer(abc.ABC):
     config_class: ClassVar[type | None] = None
     #: Whether the rows of a batch may be drawn and shuffled one by one, as `fit(..., batch_size=...)` does.
     independent_rows: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        if "validate" in vars(cls) and "plausible" not in vars(cls):
+            cls.plausible = Trainer.plausible  # what an inherited one knows nothing of must not be passed over
 
     def __init__(
         self,
@@ -90,10 +98,18 @@ class Trainer(abc.ABC):
         return batch
 
     def validate(self, batch: Any) -> None:  # noqa: B027 (there may be nothing to check)
-        """Check the numbers of a batch that `prepare` returned: it has time while the device computes the step.
+        """Check the numbers of a batch that `prepare` returned.
 
-        The step is kept only if this raises nothing.
+        The step is kept only if this raises nothing. It is called while the device computes the step, or not at all
+        where `plausible` has found nothing.
         """
+
+    def plausible(self, batch: Any) -> Array | None:
+        """Whether `validate` would raise nothing; traced as a part of the step, where a look costs next to nothing.
+
+        It may be false without need: `validate` then looks more closely. None: it has to look each time.
+        """
+        return None
 
     def update(self, state: TrainState, batch: Any, key: Array) -> tuple[TrainState, Metrics]:
         """The pure update of one `train_step`: here one gradient step. PPO makes it epochs of minibatches."""
@@ -196,9 +212,10 @@ class Trainer(abc.ABC):
             FloatingPointError: the loss is NaN or infinite. Nothing has changed.
         """
         batch = self.prepare(batch)
-        step = self._start(self._place(batch))
-        self.validate(batch)
-        return self._keep(*step)[0]
+        state, packed = self._start(self._place(batch))
+        if PLAUSIBLE not in packed.names:
+            self.validate(batch)
+        return self._keep(state, packed, batch)[0]
 
     def evaluate(self, batch: Any) -> dict[str, float]:
         """The loss and metrics of a batch, with the model in its evaluation mode; nothing changes."""
@@ -273,13 +290,15 @@ class Trainer(abc.ABC):
         arguments = (*self.state, data, rows, self._key_data, self._device_config)
         return self._keep(*self._compiled_steps(*arguments, length=length))
 
-    def _keep(self, state: TrainState, packed: PackedMetrics) -> list[dict[str, float]]:
-        """Wait for steps, and keep them if their losses turn out to be numbers."""
+    def _keep(self, state: TrainState, packed: PackedMetrics, batch: Any = None) -> list[dict[str, float]]:
+        """Wait for steps, and keep them if their losses turn out to be numbers; `batch` is yet to be validated."""
         before = self._variables.read()
         try:
             self._variables.write(state.variables)  # now, while the device still computes them
             metrics = packed.unpack()
             for step, now in enumerate(metrics, start=self.step):
+                if not now.pop(PLAUSIBLE, True) and batch is not None:
+                    self.validate(batch)
                 if not math.isfinite(now["loss"]):
                     raise FloatingPointError(
                         f"loss: got {now['loss']} at step {step}; model and optimizer are as before the call"
@@ -292,7 +311,8 @@ class Trainer(abc.ABC):
 
     def _step(self, variables, step, batch, key, config):
         state, metrics = self.pure_step(TrainState(variables, step), batch, self._step_key(key, step), config)
-        return state, pack(metrics)
+        plausible = self.plausible(batch)
+        return state, pack(metrics if plausible is None else {**metrics, PLAUSIBLE: plausible})
 
     def _step_key(self, key_data, step):
         return jax.random.fold_in(jax.random.wrap_key_data(key_data, impl=self._key_impl), step)
@@ -300,7 +320,8 @@ class Trainer(abc.ABC):
     def _steps(self, variables, step, data, rows, key, config, length):
         def one(state, chosen):
             batch = data if rows is None else take_rows(data, chosen)
-            return self._step(*state, batch, key, config)
+            state, metrics = self.pure_step(state, batch, self._step_key(key, state.step), config)
+            return state, pack(metrics)
 
         return jax.lax.scan(one, TrainState(variables, step), rows, length=length)
 

@@ -137,3 +137,34 @@ def test_arrays_on_the_device_have_forms_too():
     batch = {name: jnp.asarray(value) for name, value in make_batch().items()}
     assert form(batch) is not None
     assert trainer.train_step(batch) == make_trainer().train_step(make_batch())
+
+
+class Picky(REINFORCETrainer):
+    """A subclass with a check of its own."""
+
+    def validate(self, batch):
+        super().validate(batch)
+        if batch["rewards"].max() > 5:
+            raise ValueError("rewards: got one above 5")
+
+
+def test_a_check_that_a_subclass_adds_is_made():
+    trainer = make_trainer(Picky)
+    trainer.train_step(make_batch())
+    with pytest.raises(ValueError, match="above 5"):
+        trainer.train_step(make_batch(1, rewards=np.full(8, 6, np.float32)))
+
+
+@pytest.mark.parametrize("row", range(3))
+def test_the_device_asks_the_host_only_where_something_looks_wrong(monkeypatch, row):
+    """And what looks wrong and is not, such as a NaN where the mask says that nothing is, trains."""
+    looks, look = [], REINFORCETrainer.validate
+    monkeypatch.setattr(REINFORCETrainer, "validate", lambda self, batch: looks.append(batch) or look(self, batch))
+    trainer = make_trainer()
+    trainer.train_step(make_batch())
+    assert not looks
+    mask, rewards = np.ones(8, bool), np.zeros(8, np.float32)
+    mask[row], rewards[row] = False, np.nan
+    metrics = trainer.train_step(make_batch(1, mask=mask, rewards=rewards))
+    assert len(looks) == 1 and trainer.step == 2
+    assert "plausible" not in metrics and all(map(np.isfinite, metrics.values()))

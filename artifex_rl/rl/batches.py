@@ -47,6 +47,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "ref_rejected_log_probs": ("reference_rejected_log_probs",),
 }
 
+#: What JAX makes of types of 64 bits.
+NARROW = {np.dtype(wide): np.dtype(narrow) for wide, narrow in (("f8", "f4"), ("i8", "i4"), ("u8", "u4"))}
+
 _CANONICAL = {key: name for name, others in ALIASES.items() for key in (name, *others)}
 
 
@@ -233,10 +236,10 @@ def _read_array(name: str, value: Any) -> Any:
             array = np.asarray(value)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name}: got {type(value).__name__}, needs an array of numbers ({error})") from error
-        if array.dtype == np.int64 and array.size and np.abs(array).max() > np.iinfo(np.int32).max:
+        if array.dtype in (np.int64, np.uint64) and array.size and np.abs(array).max() > np.iinfo(np.int32).max:
             raise ValueError(f"{name}: got integers beyond 32 bits, needs smaller ones: JAX would wrap them")
-        if array.dtype == np.float64 and not jax.config.jax_enable_x64:
-            array = array.astype(np.float32)
+        if not jax.config.jax_enable_x64:  # as JAX would do, and so that what it traces is of the same type
+            array = array.astype(NARROW.get(array.dtype, array.dtype), copy=False)
     if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
         raise ValueError(f"{name}: got {array.dtype}, needs an array of real numbers")
     if array.size == 0:

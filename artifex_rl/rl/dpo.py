@@ -9,11 +9,13 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from artifex_rl.configs import DPOConfig
+from artifex_rl.rl.distributions import Categorical
+from artifex_rl.rl.experience import MAX_LOG_PROB
 from artifex_rl.rl.forms import KnownForms
 from artifex_rl.rl.losses import MAX_LOG_RATIO, compute_dpo_loss, compute_simpo_loss
 from artifex_rl.rl.policies import Evaluation, FrozenPolicy, as_policy
 from artifex_rl.rl.preferences import REFERENCES, SIDES, check_preference_numbers, check_preferences
-from artifex_rl.rl.specification import Specification
+from artifex_rl.rl.specification import Specification, all_finite, plausible_actions
 from artifex_rl.rl.trainer import warn_caller
 from artifex_rl.trainer import Metrics, Trainer, TrainState
 
@@ -132,6 +134,18 @@ class DPOTrainer(Trainer):
     def validate(self, batch: dict[str, Any]) -> None:
         """The numbers of a prepared batch checked; see `check_preference_numbers`."""
         check_preference_numbers(batch, self._specify)
+
+    def plausible(self, batch: dict[str, Any]) -> Array | None:
+        """Whether `validate` would raise nothing, as a traced flag."""
+        if "chosen" not in batch:
+            return None
+        seen = [self._specification.known(batch["observations"], batch[side]) for side in SIDES]
+        right = [plausible_actions(batch[side], each) for side, each in zip(SIDES, seen, strict=True)]
+        if any(each is None for each in right):
+            return None
+        if isinstance(seen[0].distribution, Categorical):
+            right += [jnp.all(batch[name] <= MAX_LOG_PROB) for name in REFERENCES if name in batch]
+        return jnp.all(jnp.stack([*right, all_finite(batch)]))
 
     def _specify(self, observations: Any, responses: Any, name: str) -> Evaluation:
         return self._specification(lambda: self.state, observations, responses, name=name)

@@ -24,6 +24,9 @@ from artifex_rl.rl.distributions import Categorical
 from artifex_rl.rl.policies import Evaluation
 from artifex_rl.rl.specification import check_actions
 
+#: Logarithms of probabilities are at most 0, but for rounding.
+MAX_LOG_PROB = 1e-3
+
 
 def check_experience(
     batch: dict[str, Any], specify: Callable[[dict[str, Any]], Evaluation], sequential: bool, group_size: int = 1
@@ -100,7 +103,8 @@ def check_numbers(batch: dict[str, Any], seen: Evaluation, batch_axes: int) -> N
         if name in batch:
             log_probs = np.asarray(batch[name])
             check_finite(name, log_probs)
-            if isinstance(seen.distribution, Categorical) and log_probs.max() > 1e-3:  # densities may exceed 1
+            discrete = isinstance(seen.distribution, Categorical)  # densities may exceed 1
+            if discrete and log_probs.max() > MAX_LOG_PROB:
                 raise ValueError(
                     f"{name}: got {log_probs.max():.4g}, needs logarithms of probabilities, which are at most 0"
                 )

@@ -17,6 +17,7 @@ from artifex_rl.rl.batches import (
     read_mask,
 )
 from artifex_rl.rl.distributions import Categorical
+from artifex_rl.rl.experience import MAX_LOG_PROB
 from artifex_rl.rl.policies import Evaluation
 from artifex_rl.rl.specification import check_actions
 
@@ -105,7 +106,7 @@ def check_preference_numbers(batch: dict[str, Any], specify: Callable[[Any, Any,
         for name in (f"{side}_log_probs", f"ref_{side}_log_probs"):
             if name in batch:
                 check_finite(name, batch[name])
-                if discrete and batch[name].max() > 1e-3:
+                if discrete and batch[name].max() > MAX_LOG_PROB:
                     raise ValueError(
                         f"{name}: got {batch[name].max():.4g}, needs logarithms of probabilities, which are at most 0"
                     )

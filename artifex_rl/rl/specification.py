@@ -6,9 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from artifex_rl.rl.batches import check_finite, signature
+from artifex_rl.rl.distributions import Categorical, DiagonalGaussian
 from artifex_rl.rl.policies import Evaluation
 
 
@@ -32,7 +35,7 @@ class Specification:
             ValueError: the policy cannot read the observations or the actions.
         """
         key = batch_axes, signature((observations, actions))
-        if key not in self._known:
+        if key not in self._known:  # tracing takes longer than a step
             try:
                 seen = jax.eval_shape(lambda *x: self._evaluate(*x, batch_axes), state(), observations, actions)
             except (TypeError, ValueError, IndexError) as error:
@@ -43,6 +46,26 @@ class Specification:
             check_actions(name, actions, seen, batch_axes)  # before anything is compiled for them
             self._known[key] = seen
         return self._known[key]
+
+    def known(self, observations: Any, actions: Any, batch_axes: int = 1) -> Evaluation | None:
+        """Shapes that were asked for before; None if they were not. It may be called while JAX traces."""
+        return self._known.get((batch_axes, signature((observations, actions))))
+
+
+def plausible_actions(actions: Any, seen: Evaluation | None) -> Array | None:
+    """Whether `check_actions` would raise nothing, as a traced flag; None where that cannot be told from here."""
+    distribution = None if seen is None else seen.distribution
+    if isinstance(distribution, Categorical):
+        return jnp.all((actions >= 0) & (actions < distribution.logits.shape[-1]))
+    if seen is None or (hasattr(distribution, "check_actions") and not isinstance(distribution, DiagonalGaussian)):
+        return None
+    return all_finite(actions)
+
+
+def all_finite(entries: Any) -> Array:
+    """Whether all floats of a tree are finite, as a traced flag."""
+    floats = [leaf for leaf in jax.tree.leaves(entries) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+    return jnp.all(jnp.stack([jnp.ones((), bool), *(jnp.isfinite(leaf).all() for leaf in floats)]))
 
 
 def check_actions(name: str, actions: Any, seen: Evaluation, batch_axes: int = 1) -> None:

@@ -16,11 +16,12 @@ from jaxtyping import Array, Float
 
 import artifex_rl
 from artifex_rl.rl.batches import check_finite, one_step_batch, read_batch, repeat_rows
-from artifex_rl.rl.experience import check_experience, check_numbers
+from artifex_rl.rl.distributions import Categorical
+from artifex_rl.rl.experience import MAX_LOG_PROB, check_experience, check_numbers
 from artifex_rl.rl.forms import KnownForms
 from artifex_rl.rl.policies import Evaluation, as_policy
 from artifex_rl.rl.scoring import score_samples
-from artifex_rl.rl.specification import Specification
+from artifex_rl.rl.specification import Specification, all_finite, plausible_actions
 from artifex_rl.trainer import Trainer, TrainState
 
 #: Keys for drawing samples come from a stream of their own, apart from those of the steps 0, 1, 2, …
@@ -129,6 +130,16 @@ class RLTrainer(Trainer):
     def validate(self, batch: dict[str, Any]) -> None:
         """The numbers of a prepared batch checked; see `check_numbers`."""
         check_numbers(batch, self.specification(batch), self.batch_axes(batch))
+
+    def plausible(self, batch: dict[str, Any]) -> Array | None:
+        """Whether `validate` would raise nothing, as a traced flag."""
+        seen = self._specification.known(batch["observations"], batch["actions"], self.batch_axes(batch))
+        actions = plausible_actions(batch["actions"], seen)
+        if actions is None:
+            return None
+        discrete = isinstance(seen.distribution, Categorical)
+        log_probs = [batch[name] for name in ("log_probs", "ref_log_probs") if discrete and name in batch]
+        return jnp.all(jnp.stack([actions, all_finite(batch), *(jnp.all(x <= MAX_LOG_PROB) for x in log_probs)]))
 
     def evaluate_actions(
         self, model: nnx.Module, observations: Any, actions: Any, mask: Any = None, batch_axes: int = 1
