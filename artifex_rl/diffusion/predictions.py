@@ -38,7 +38,7 @@ def prediction_coefficients(prediction: str, alpha_bar: ArrayLike, data_std: Arr
     Raises:
         ValueError: `prediction` has no such name.
 
-    Reference: Salimans & Ho (2022), *Progressive Distillation*, arXiv:2202.00512, section 4 and appendix D.
+    Reference: Salimans & Ho (2022), *Progressive Distillation*, arXiv:2202.00512, section 4.
     """
     alpha_bar = jnp.asarray(alpha_bar)
     signal, noise = jnp.sqrt(alpha_bar), jnp.sqrt(1 - alpha_bar)
@@ -99,8 +99,7 @@ def min_snr_weight(
         gamma: γ > 0; 5 in the paper.
         data_std: σ_d, for "edm".
 
-    Reference: Hang et al. (2023), *Efficient Diffusion Training via Min-SNR Weighting Strategy*, arXiv:2303.09556,
-    section 3.4.
+    Reference: Hang et al. (2023), *Efficient Diffusion Training via Min-SNR Weighting Strategy*, arXiv:2303.09556.
     """
     alpha_bar = jnp.asarray(alpha_bar)
     _, scale = prediction_coefficients(prediction, alpha_bar, data_std)

@@ -45,7 +45,7 @@ def couple(
         ValueError: `coupling` has no such name.
 
     Reference: Tong et al. (2024), *Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal
-    Transport*, arXiv:2302.00482, section 3.2; Cheng & Schwing (2025), *The Curse of Conditions*, arXiv:2503.10636,
+    Transport*, arXiv:2302.00482; Cheng & Schwing (2025), *The Curse of Conditions*, arXiv:2503.10636,
     for labels.
     """
     if coupling not in COUPLINGS:

@@ -71,8 +71,7 @@ def compute_flow_score(velocity: Float[Array, "*B"], x: Float[Array, "*B"], time
 
     x − t v is the noise that is expected in x, and a score is that over minus its standard deviation, 1 − t.
 
-    Reference: Liu et al. (2025), *Flow-GRPO*, arXiv:2505.05470, appendix A; Lipman et al. (2024), *Flow Matching
-    Guide and Code*, arXiv:2412.06264, section 4.8.
+    Reference: Liu et al. (2025), *Flow-GRPO*, arXiv:2505.05470, in the derivation of its SDE.
     """
     time = jnp.asarray(time, x.dtype)
     return -(x - time * velocity) / (1 - time)
@@ -104,7 +103,7 @@ def flow_step(
     Returns:
         The mean, of the shape of `x`, and the standard deviation, of the shape of the times.
 
-    Reference: Liu et al. (2025), *Flow-GRPO*, arXiv:2505.05470, eqs. 8 and 9; Song et al. (2021), arXiv:2011.13456,
+    Reference: Liu et al. (2025), *Flow-GRPO*, arXiv:2505.05470, section 4; Song et al. (2021), arXiv:2011.13456,
     section 4.3, for SDEs and ODEs of the same marginals.
     """
     time, duration, noise_level, min_std = (
