@@ -188,13 +188,13 @@ def test_ppo_finds_the_corners_of_the_triangle():
 
 @pytest.fixture(scope="module")
 def digits():
-    """Eight latents of digits: their trainer, and real digits encoded to begin at, and others to be tried from."""
-    model, steps = VAE((8, 8), 8, rngs=nnx.Rngs(0)), 1000
+    """Walks among twelve latents of real digits; and first states of others, each to become another digit."""
+    model, steps = VAE((8, 8), 12, (256, 256), rngs=nnx.Rngs(0)), 2000
     optimizer = nnx.Optimizer(model, optax.adam(optax.cosine_decay_schedule(3e-3, steps)), wrt=nnx.Param)
-    trainer = VAETrainer(model, optimizer, VAEConfig(likelihood="gaussian", likelihood_std=0.3))
+    trainer = VAETrainer(model, optimizer, VAEConfig(likelihood="gaussian", likelihood_std=0.4))
     train, heldout = load_digits()
     trainer.fit({"data": train.images}, steps, batch_size=128)
-    env = LatentWalk(trainer.decode, digit_scorer().probabilities, 8, starts=trainer.encode(train.images)[0])
+    env = LatentWalk(trainer.decode, digit_scorer().probabilities, 12, starts=trainer.encode(train.images)[0])
     wanted = (heldout.labels + 1 + np.arange(len(heldout.labels)) % 9) % 10  # never what it is already
     return env, jax.vmap(env.begin)(trainer.encode(heldout.images)[0], wanted)
 

@@ -421,8 +421,11 @@ def digits():
 
 
 def tell_digits(digits, steps, **settings):
-    """How many held-out digits the judge recognises after they went through 16 latents, before and after training."""
-    trainer = make(VAE((8, 8), 16, rngs=nnx.Rngs(0)), optax.cosine_decay_schedule(3e-3, steps), **settings)
+    """How many held-out digits the judge recognises after they went through 12 latents, before and after training."""
+    settings |= {"likelihood": "gaussian", "likelihood_std": 0.4}
+    trainer = make(
+        VAE((8, 8), 12, (256, 256), rngs=nnx.Rngs(0)), optax.cosine_decay_schedule(3e-3, steps), **settings
+    )
     judge, heldout = digit_judge(), digits.heldout
 
     def recognised():
@@ -434,17 +437,19 @@ def tell_digits(digits, steps, **settings):
 
 
 def test_digits_are_told_again_after_a_few_seconds(digits):
-    _, untrained, told, history = tell_digits(digits, 300, likelihood="gaussian", likelihood_std=0.2)
+    _, untrained, told, history = tell_digits(digits, 300)
     assert untrained < 0.25 and told > 0.85
-    assert history["elbo"][-10:].mean() > history["elbo"][:10].mean() + 100
+    assert history["elbo"][-10:].mean() > history["elbo"][:10].mean() + 50
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_the_judge_recognises_95_of_100_held_out_digits(digits, seed):
-    trainer, _, told, _ = tell_digits(digits, 2000, likelihood="gaussian", likelihood_std=0.2, key=seed)
+    trainer, _, told, _ = tell_digits(digits, 2000, key=seed)
     assert told >= 0.95
-    assert trainer.evaluate({"data": digits.heldout.images})["active_units"] == 16
-    drawn = digit_judge().probabilities(trainer.sample(500, jax.random.key(seed)))
-    assert np.mean(np.max(drawn, axis=1)) > 0.75  # what the prior decodes to is mostly a digit
-    assert len({*np.argmax(drawn, axis=1).tolist()}) == 10
+    assert trainer.evaluate({"data": digits.heldout.images})["active_units"] >= 10
+    drawn = trainer.sample(500, jax.random.key(seed))
+    assert jnp.mean(jnp.abs(drawn[:, :, 0] + 1)) < 0.1  # no digit has ink in the first column
+    probabilities = digit_judge().probabilities(drawn)
+    assert np.mean(np.max(probabilities, axis=1)) > 0.8  # what the prior decodes to is mostly a digit
+    assert len({*np.argmax(probabilities, axis=1).tolist()}) == 10

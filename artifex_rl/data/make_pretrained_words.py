@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -15,8 +12,7 @@ from artifex_rl.data.pretrained import VOCABULARIES, file_name, new_policy
 from artifex_rl.data.ratings import load_ratings
 from artifex_rl.data.words import LANGUAGES, MAX_TOKENS, load_words
 from artifex_rl.rl.policies import SequencePolicy
-from artifex_rl.rl.trainer import masked_mean
-from artifex_rl.trainer import Metrics, Trainer
+from artifex_rl.trainers import AutoregressiveTrainer
 
 HIDDEN_FEATURES = 128
 BATCH_SIZE = 128
@@ -24,19 +20,12 @@ LEARNING_RATE = 5e-3
 STEPS = {"languages": 12_000, "lexicon": 3_000}
 
 
-class LikelihoodTrainer(Trainer):
-    """Maximum likelihood: −mean log π(token | prompt, tokens before), in nats."""
-
-    def compute_loss(self, model: SequencePolicy, batch: dict[str, Any], key: jax.Array) -> tuple[jax.Array, Metrics]:
-        mask = jnp.arange(MAX_TOKENS)[None] < batch["lengths"][:, None]
-        return -masked_mean(model.evaluate(batch["prompts"], batch["tokens"], mask).log_probs, mask), {}
-
-
 def fit_words(name: str, steps: int, hidden_features: int = HIDDEN_FEATURES) -> SequencePolicy:
     """A policy that has read the words of "languages" or "lexicon": Adam with a cosine decay, from seed 0."""
     policy = new_policy(name, hidden_features)
-    optimizer = nnx.Optimizer(policy, optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps)), wrt=nnx.Param)
-    LikelihoodTrainer(policy, optimizer, key=0).fit(training_data(name), steps, batch_size=BATCH_SIZE)
+    schedule = optax.cosine_decay_schedule(LEARNING_RATE, steps)
+    optimizer = nnx.Optimizer(policy.network, optax.adam(schedule), wrt=nnx.Param)
+    AutoregressiveTrainer(policy.network, optimizer).fit(training_data(name), steps, batch_size=BATCH_SIZE)
     return policy
 
 
