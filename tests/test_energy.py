@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from recognisable import judge_digits
 from refusals import assert_refused
 from scipy.integrate import cumulative_trapezoid
 from scipy.optimize import minimize
@@ -435,6 +436,7 @@ def test_bad_batches_are_refused_and_change_nothing():
     refuse(trainer, {"data": np.full((4, 2, 2), np.inf, np.float32)}, "data", "inf")
     refuse(trainer, {"data": np.full((4, 2, 2), 1.5, np.float32)}, "data", "1.5", "-1.0", "1.0")
     refuse(trainer, batch_of(17), "data", "17", "16", "buffer_size")
+    assert np.isfinite(trainer.evaluate(batch_of(17))["loss"])  # against the 16 that there are
     trainer.config = dataclasses.replace(trainer.config, low=2.0)
     refuse(trainer, batch_of(), "EnergyConfig.low", "2.0", "1.0")
 
@@ -452,20 +454,7 @@ def test_wrong_parts_are_named():
         EnergyNetwork((2, 2), (), rngs=nnx.Rngs(0))
 
 
-# Digits. A judge names a class for anything, and is as sure of noise as of digits. Recognisable is what three
-# classifiers of different kinds give the same name: .96 of real digits, .05 of noise, .31 of digits whose pixels were
-# shuffled between pictures.
-
-
-def recognisable(samples):
-    """The share of samples that judge, scorer and the nearest held-out digit give one name; and the names."""
-    from artifex_rl.data import digit_judge, digit_scorer, load_digits
-
-    samples, heldout = np.clip(np.asarray(samples), -1, 1), load_digits().heldout
-    distances = ((samples[:, None] - heldout.images[None]) ** 2).sum(axis=(2, 3))
-    names = np.asarray(digit_judge().classify(samples)), np.asarray(digit_scorer().classify(samples))
-    agree = (names[0] == names[1]) & (names[0] == heldout.labels[distances.argmin(axis=1)])
-    return agree.mean(), names[0]
+# Digits
 
 
 @functools.cache
@@ -478,9 +467,9 @@ def digits():
 @pytest.mark.slow
 def test_recognisable_tells_digits_from_what_is_none():
     rng = np.random.default_rng(0)
-    assert recognisable(digits()[:500])[0] > 0.94
-    assert recognisable(rng.uniform(-1, 1, (500, 8, 8)))[0] < 0.1
-    assert recognisable(rng.permuted(digits(), axis=0)[:500])[0] < 0.4
+    assert judge_digits(digits()[:500])[0] > 0.94
+    assert judge_digits(rng.uniform(-1, 1, (500, 8, 8)))[0] < 0.1
+    assert judge_digits(rng.permuted(digits(), axis=0)[:500])[0] < 0.4
 
 
 DENOISING = EnergyConfig("denoising", noise_std=0.4, step_size=0.02)
@@ -492,9 +481,9 @@ def digits_trainer(config, rate, **options):
 
 def test_digits_begin_to_show():
     trainer = digits_trainer(DENOISING, 2e-3)
-    before, _ = recognisable(trainer.sample(200, KEY, denoise=True))
+    before, _ = judge_digits(trainer.sample(200, KEY, denoise=True))
     trainer.fit({"data": digits()}, 500, batch_size=64)
-    after, _ = recognisable(trainer.sample(200, KEY, denoise=True))
+    after, _ = judge_digits(trainer.sample(200, KEY, denoise=True))
     assert before < 0.1 and after > 0.35
 
 
@@ -502,17 +491,17 @@ def test_digits_begin_to_show():
 def test_digits_of_denoising_score_matching_are_recognisable_and_of_all_classes():
     trainer = digits_trainer(DENOISING, 2e-3)
     trainer.fit({"data": digits()}, 3000, batch_size=128)
-    share, names = recognisable(trainer.sample(500, KEY, num_steps=300, denoise=True))
-    assert share >= 0.7 and (np.bincount(names, minlength=10) / 500).min() >= 0.02
+    share, classes = judge_digits(trainer.sample(500, KEY, num_steps=300, denoise=True))
+    assert share >= 0.7 and classes.min() >= 0.02
 
 
 @pytest.mark.slow
-def test_digits_of_persistent_contrastive_divergence_are_recognisable():
-    # Colder than the model itself, as is common for pictures: 20 steps of it take a walk from digit to digit.
+def test_digits_of_persistent_contrastive_divergence_are_recognisable_and_of_all_classes():
+    # Colder than the model itself, as is common for pictures: its walks then go from digit to digit in some 20 steps.
     config = EnergyConfig("pcd", 20, "langevin", 0.1, 0.0125, low=-1.0, high=1.0, energy_penalty=0.05)
-    trainer = digits_trainer(config, 3e-4)
+    trainer = digits_trainer(config, optax.cosine_decay_schedule(5e-4, 1500))
     trainer.fit({"data": digits()}, 1500, batch_size=128)
-    share, names = recognisable(trainer.sample(500, KEY, num_steps=300))
-    assert share >= 0.7 and np.sum(np.bincount(names, minlength=10) > 10) >= 5
-    share, names = recognisable(trainer.buffer[...])
-    assert share >= 0.6 and np.sum(np.bincount(names, minlength=10) > 10) >= 8
+    share, classes = judge_digits(trainer.sample(500, KEY, num_steps=300))
+    assert share >= 0.7 and classes.min() >= 0.02
+    share, classes = judge_digits(trainer.buffer[...])
+    assert share >= 0.6 and classes.min() >= 0.02

@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
+from recognisable import judge_digits
 from refusals import assert_refused
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
@@ -44,7 +45,8 @@ def trainer_for(generator, discriminator, config=None, rate=1e-3, make=optax.ada
 def small(config=None, classes=None, seed=0, **of_discriminator):
     rngs = nnx.Rngs(seed)
     generator = Generator(3, (2, 2), (8,), classes, rngs=rngs)
-    return trainer_for(generator, Discriminator((2, 2), (8,), classes, rngs=rngs, **of_discriminator), config)
+    discriminator = Discriminator((2, 2), (8,), classes, rngs=rngs, **of_discriminator)
+    return trainer_for(generator, discriminator, config, 1e-2, optax.sgd)  # it compiles faster than Adam
 
 
 def batch_of(rows=6, shape=(2, 2), classes=None, seed=0):
@@ -293,9 +295,9 @@ class Normed(nnx.Module):
         return y if y.shape[1] > 1 else y[:, 0]
 
 
-@pytest.mark.parametrize("loss_type", ["non_saturating", "wasserstein"])
+@pytest.mark.parametrize("loss_type", [pytest.param("non_saturating", marks=pytest.mark.slow), "wasserstein"])
 def test_statistics_of_the_discriminator_come_from_its_own_steps_alone(loss_type):
-    trainer = trainer_for(Point(B), Normed(1), GANConfig(loss_type, r1_weight=1.0), 1e-2)
+    trainer = trainer_for(Point(B), Normed(1), GANConfig(loss_type, r1_weight=1.0), 1e-2, optax.sgd)
     data = batch_of(7, (2,))
     trainer.train_step(data)
     seen = 0.01 * data["data"].mean(axis=0)  # the momentum is .99; it starts at 0
@@ -303,14 +305,16 @@ def test_statistics_of_the_discriminator_come_from_its_own_steps_alone(loss_type
 
 
 def test_statistics_of_the_generator_come_from_its_own_steps_alone():
-    trainer = trainer_for(Normed(2, shift=100.0), Critic(W), GANConfig(n_critic=3))
+    trainer = trainer_for(Normed(2, shift=100.0), Critic(W), GANConfig(n_critic=3), 1e-3, optax.sgd)
     trainer.train_step(batch_of(50, (2,)))
     close(trainer.model.norm.mean[...], [1, 1], atol=0.02)  # .01 · 100, once
     close(trainer.average.norm.mean[...], trainer.model.norm.mean[...])
 
 
 def test_no_dropout_is_drawn_twice():
-    trainer = trainer_for(Normed(2, rate=0.5), Normed(1, rate=0.5), GANConfig(n_critic=2, r1_weight=1.0))
+    trainer = trainer_for(
+        Normed(2, rate=0.5), Normed(1, rate=0.5), GANConfig(n_critic=2, r1_weight=1.0), make=optax.sgd
+    )
     trainer.train_step(batch_of(5, (2,)))
     count = nnx.state(trainer.discriminator, nnx.RngCount), nnx.state(trainer.model, nnx.RngCount)
     drawn = [int(max(np.max(x) for x in jax.tree.leaves(nnx.as_pure(state)))) for state in count]
@@ -359,7 +363,7 @@ def test_the_average_follows_and_is_what_samples_are_drawn_from():
 
 def test_without_decay_the_average_is_the_generator():
     trainer = small(GANConfig(ema_decay=0.0))
-    trainer.fit(batch_of(), 3)
+    trainer.train_step(batch_of())
     for mean, now in zip(params(trainer.average), params(trainer.model), strict=True):
         np.testing.assert_array_equal(mean, now)
     kept = params(trainer.average)
@@ -521,26 +525,18 @@ def digits_trainer(config, seed=0, **of_discriminator):
     rngs = nnx.Rngs(seed)
     generator, discriminator = Generator(32, (8, 8), rngs=rngs), Discriminator((8, 8), rngs=rngs, **of_discriminator)
     make = lambda rate: optax.adam(rate, b1=0.5, b2=0.99)  # noqa: E731
-    return trainer_for(generator, discriminator, config, 2e-4, make, key=seed)
-
-
-def classes_of(trainer, rows=1000):
-    """The share of each class among samples, by the judge, and the share of which it is nine parts in ten sure."""
-    from artifex_rl.data import digit_judge
-
-    chances = np.asarray(digit_judge().probabilities(trainer.sample(rows, jax.random.key(1))))
-    return np.bincount(chances.argmax(axis=1), minlength=10) / rows, np.mean(chances.max(axis=1) > 0.9)
+    return trainer_for(generator, discriminator, config, 5e-4, make, key=seed)
 
 
 def test_digits_begin_to_show():
     from artifex_rl.data import load_digits
 
-    trainer = digits_trainer(GANConfig("hinge", ema_decay=0.99), spectral_norm=True)
-    shares, _ = classes_of(trainer, 300)
-    assert np.sum(shares > 0.02) <= 3  # noise is one and the same to the judge
-    trainer.fit({"data": load_digits().train.images}, 500, batch_size=64)
-    shares, _ = classes_of(trainer, 300)
-    assert np.sum(shares > 0.02) >= 6
+    trainer = digits_trainer(GANConfig(r1_weight=0.3, ema_decay=0.99))
+    _, classes = judge_digits(trainer.sample(300, jax.random.key(1)))
+    assert np.sum(classes > 0.02) <= 3  # noise is one and the same to the judge
+    trainer.fit({"data": load_digits().train.images}, 400, batch_size=64)
+    share, classes = judge_digits(trainer.sample(300, jax.random.key(1)))
+    assert share > 0.15 and np.sum(classes > 0.02) >= 7
 
 
 @pytest.mark.slow
@@ -549,7 +545,7 @@ def test_digits_begin_to_show():
     [
         (GANConfig("hinge"), {"spectral_norm": True}),
         (GANConfig("wasserstein"), {}),
-        (GANConfig(r1_weight=1.0), {"dropout": 0.2}),
+        (GANConfig(r1_weight=0.3), {"dropout": 0.2}),
     ],
     ids=["hinge", "wasserstein", "non-saturating"],
 )
@@ -558,5 +554,5 @@ def test_all_ten_digits_are_made(config, of_discriminator):
 
     trainer = digits_trainer(config, **of_discriminator)
     trainer.fit({"data": load_digits().train.images}, 3000, batch_size=128)
-    shares, sure = classes_of(trainer)
-    assert shares.min() >= 0.03 and shares.max() <= 0.25 and sure >= 0.4
+    share, classes = judge_digits(trainer.sample(1000, jax.random.key(1)))
+    assert share >= 0.5 and classes.min() >= 0.04 and classes.max() <= 0.2

@@ -185,7 +185,7 @@ class EnergyTrainer(GenerativeTrainer):
     def sample_negatives(self, data: Float[Array, "B *D"], key: Array) -> tuple[Array, Array]:
         """What a step would compare data with: the ends of B walks `(B, *D)`, and the share of steps taken.
 
-        They begin at the data for "cd", else in the buffer, which stays as it is.
+        They begin at the data for "cd", else in the buffer, which stays as it is and sets a limit to how many.
         """
         return self.call("_draw_negatives", self.prepare({"data": data}), key)
 
@@ -239,15 +239,16 @@ class EnergyTrainer(GenerativeTrainer):
     def _draw_negatives(self, parts, batch, key):
         model, _, buffer = parts
         data = jnp.asarray(batch["data"])
-        start = data if self.config.objective == "cd" else self._pick(buffer, len(data), key)[1]
-        return self._walk(model, start, key)
+        if self.config.objective == "cd":
+            return self._walk(model, data, key)
+        return self._walk(model, self._pick(buffer, min(len(data), len(buffer[...])), key)[1], key)
 
     def _begin(self, rows, key):
         """Where new walks begin."""
         low, high = self.config.low, self.config.high
         shape = (rows, *self._shape)
         if low is None or high is None:
-            return jax.random.normal(key, shape)
+            return jnp.clip(jax.random.normal(key, shape), low, high)
         return jax.random.uniform(key, shape, minval=low, maxval=high)
 
     def _pick(self, buffer, rows, key):

@@ -21,6 +21,7 @@ from artifex_rl.generative.adversarial import (
     compute_r1_penalty,
     interpolate,
 )
+from artifex_rl.rl.batches import signature
 from artifex_rl.state import check_parts
 from artifex_rl.trainer import Metrics, TrainState
 from artifex_rl.trainers.average import follow, new_average
@@ -102,6 +103,7 @@ class GANTrainer(GenerativeTrainer):
             raise TypeError(f"generator: {type(generator).__name__} has no latent_size, needs that of its noise")
         companions = discriminator, discriminator_optimizer, new_average(generator)
         super().__init__(generator, optimizer, config, companions=companions, **options)
+        self._readable: set[Any] = set()
 
     @property
     def discriminator(self) -> nnx.Module:
@@ -121,7 +123,9 @@ class GANTrainer(GenerativeTrainer):
     def check_batch(self, batch: dict[str, Any]) -> None:
         """ValueError for shapes that the networks cannot read, and for data unlike what the generator makes."""
         super().check_batch(batch)
-        shape = np.shape(batch["data"])
+        shape, known = np.shape(batch["data"]), signature(tuple(batch.values()))
+        if known in self._readable:
+            return
         try:
             fakes, scores = jax.eval_shape(self._play, self.state, batch)
         except (TypeError, ValueError) as error:
@@ -130,6 +134,7 @@ class GANTrainer(GenerativeTrainer):
             raise ValueError(f"data: got shape {shape}, needs {fakes.shape}, that of the generator's samples")
         if scores.shape != shape[:1]:
             raise ValueError(f"discriminator: returned shape {scores.shape}, needs {shape[:1]}, a score a sample")
+        self._readable.add(known)
 
     def check_labels(self, labels: np.ndarray) -> None:
         """ValueError for labels beyond the generator's `num_classes`."""
