@@ -147,7 +147,7 @@ def test_with_a_perfect_teacher_tokens_are_true_and_without_one_they_are_the_net
     network, key = kind(make().model), jax.random.key(0)
     mix = jax.jit(lambda forcing: mix_tokens(network, prompts, given, forcing, key))
     np.testing.assert_array_equal(mix(1.0), given)
-    written = SequencePolicy(network, 6).sample(prompts, jax.random.split(key)[1])[0]
+    written = jax.jit(SequencePolicy(network, 6).sample)(prompts, jax.random.split(key)[1])[0]
     np.testing.assert_array_equal(mix(0.0), written)
 
 
@@ -233,10 +233,10 @@ PROMPTS = np.tile([[6, 2], [5, 1]], (40, 1))
 @pytest.mark.parametrize("prompts", [PROMPTS, PROMPTS[:7, :1]])
 def test_generate_is_the_policy_s_sample_and_its_log_probs_are_those_of_scoring(writer, prompts):
     tokens, log_probs, mask = writer.generate(prompts, jax.random.key(3))
-    policy = writer.policy()
-    for got, wanted in zip((tokens, log_probs, mask), policy.sample_masked(prompts, jax.random.key(3)), strict=True):
+    drawn = jax.jit(writer.policy().sample_masked)(prompts, jax.random.key(3))
+    for got, wanted in zip((tokens, log_probs, mask), drawn, strict=True):
         np.testing.assert_allclose(got, wanted, atol=1e-5)
-    scored = SequencePolicy(writer.model, 9, eos_id=0, pad_id=4).evaluate(prompts, tokens, mask)
+    scored = jax.jit(SequencePolicy(writer.model, 9).evaluate)(prompts, tokens, mask)
     np.testing.assert_allclose(log_probs, scored.log_probs, atol=1e-5)
 
 
@@ -262,7 +262,7 @@ def test_shorter_ones_are_the_beginnings_and_nothing_is_compiled_again(writer):
 
 def test_greedy_takes_the_likeliest_of_all_each_time(writer):
     tokens, log_probs, mask = writer.generate(PROMPTS, jax.random.key(0), temperature=0.0)
-    likeliest = jnp.argmax(writer.model(jnp.concatenate([PROMPTS, tokens], axis=1)), axis=-1)[:, 1:-1]
+    likeliest = jnp.argmax(jax.jit(writer.model)(jnp.concatenate([PROMPTS, tokens], axis=1)), axis=-1)[:, 1:-1]
     np.testing.assert_array_equal(tokens[mask], likeliest[mask])
     np.testing.assert_array_equal(log_probs, 0)  # nothing is left to chance
     for same in ({"top_k": 1}, {"top_p": 1e-6}):
@@ -327,7 +327,7 @@ def test_metrics_by_hand():
 def test_the_loss_is_the_policy_s_own_log_probs():
     trainer, given = make(), batch(9)
     mask = np.arange(4) < given["lengths"][:, None]
-    log_probs = trainer.policy().evaluate(given["prompts"], given["tokens"], mask).log_probs
+    log_probs = jax.jit(trainer.policy().evaluate)(given["prompts"], given["tokens"], mask).log_probs
     np.testing.assert_allclose(trainer.evaluate(given)["loss"], -float(log_probs.sum()) / mask.sum(), rtol=1e-5)
 
 
@@ -471,7 +471,11 @@ class WithValues(Chain):
 
 @pytest.mark.parametrize(
     ("kind", "config"),
-    [(REINFORCETrainer, None), (GRPOTrainer, GRPOConfig(num_generations=16)), (PPOTrainer, None)],
+    [
+        (GRPOTrainer, GRPOConfig(num_generations=16)),
+        pytest.param(REINFORCETrainer, None, marks=pytest.mark.slow),
+        pytest.param(PPOTrainer, None, marks=pytest.mark.slow),
+    ],
 )
 def test_every_rl_trainer_raises_the_reward_of_what_it_has_trained(kind, config):
     network = (WithValues if kind is PPOTrainer else Chain)(random_table() / 4)
@@ -494,7 +498,7 @@ def test_every_rl_trainer_raises_the_reward_of_what_it_has_trained(kind, config)
 def test_it_learns_a_chain_down_to_its_entropy():
     """No model can do with fewer bits than the entropy rate of what wrote the data."""
     table = random_table(1)
-    source = write_responses(Chain(table), jnp.full((3000, 1), 6), jax.random.key(0), 16)
+    source = jax.jit(lambda key: write_responses(Chain(table), jnp.full((3000, 1), 6), key, 16))(jax.random.key(0))
     transitions = np.exp(log_softmax(np.float64(table), axis=-1))
     entropies = -(transitions * np.log2(transitions)).sum(axis=-1)  # of what follows each token
     where, rates = np.eye(TOKENS)[6], []

@@ -38,6 +38,10 @@ def still(observation, key):
     return jnp.zeros(2), jnp.zeros(())
 
 
+def play(env, policy, num_steps, num_walks, states=None):
+    return jax.jit(lambda key: rollout(env, policy, key, num_steps, num_walks, states))(jax.random.key(0))
+
+
 # The rules
 
 
@@ -62,14 +66,14 @@ def test_rewards_of_a_walk_add_up_to_what_was_won_on_the_whole_way():
     def wander(observation, key):
         return jax.random.normal(key, (2,)), jnp.zeros(())
 
-    walks = rollout(env, wander, jax.random.key(0), 8, 50)
+    walks = play(env, wander, 8, 50)
     targets = np.argmax(walks.observations[0, :, 2:], axis=-1)
     before, after = (score(decode(z[:, :2])) for z in (walks.observations[0], walks.next_observations[-1]))
     np.testing.assert_allclose(walks.rewards.sum(axis=0), (after - before)[np.arange(50), targets], atol=1e-5)
 
 
 def test_a_walk_is_truncated_after_its_steps_and_never_terminates():
-    walks = rollout(make(max_steps=3), still, jax.random.key(0), 9, 4)
+    walks = play(make(max_steps=3), still, 9, 4)
     np.testing.assert_array_equal(walks.dones, np.tile([[False], [False], [True]] * 3, (1, 4)))
     np.testing.assert_array_equal(walks.truncations, walks.dones)
     # Who stands still is where he was, up to the step that ends it; then he starts somewhere else.
@@ -87,11 +91,11 @@ def test_one_sees_where_one_is_and_what_is_wanted():
 
 def test_walks_start_at_the_prior_or_at_what_was_given():
     keys = jax.random.split(jax.random.key(0), 3000)
-    states = jax.vmap(make().reset)(keys)
+    states = jax.jit(jax.vmap(make().reset))(keys)
     assert stats.kstest(np.ravel(states.latents), "norm").pvalue > 0.01
     np.testing.assert_allclose(np.bincount(states.target) / 3000, 1 / 3, atol=0.03)
     starts = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
-    states = jax.vmap(make(starts=starts).reset)(keys)
+    states = jax.jit(jax.vmap(make(starts=starts).reset))(keys)
     rows = np.asarray(states.latents[:, 0] - 1).astype(int) // 2
     np.testing.assert_array_equal(states.latents, starts[rows])
     pairs = np.bincount(3 * rows + np.asarray(states.target), minlength=9) / 3000
@@ -106,13 +110,14 @@ def test_a_film_shows_every_place_from_start_to_end():
     def east(observation, key):
         return jnp.array([1.0, 0.0]), jnp.zeros(())
 
-    film = filmstrip(env, rollout(env, east, jax.random.key(0), 4, 2, starts))
+    walks = play(env, east, 4, 2, starts)
+    film = filmstrip(env, walks)
     assert film.shape == (2, 5, 1, 2)
     np.testing.assert_allclose(film[:, :, 0, 0], [[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]])
     np.testing.assert_allclose(film[:, :, 0, 1], [[0] * 5, [1] * 5])
-    for steps, walks in ((3, 2), (4, None)):
+    for part in (np.s_[:3], np.s_[:, 0]):
         with pytest.raises(ValueError, match=r"walks: got rewards of shape .* needs \(4, N\)"):
-            filmstrip(env, rollout(env, east, jax.random.key(0), steps, walks))
+            filmstrip(env, walks._replace(rewards=walks.rewards[part]))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +152,7 @@ def test_the_walker_s_actions_are_gaussian_around_0_at_first():
 def test_its_log_probs_are_of_the_action_that_it_chose_and_not_of_the_shortened_move():
     walker = GaussianActorCritic(5, (16,), 2, std=3.0, rngs=nnx.Rngs(0))
     env = make(max_move=0.1)
-    batch, state = collect_trajectory(env, walker, jax.random.key(0), 8, 30)
+    batch, state = jax.jit(lambda key: collect_trajectory(env, walker, key, 8, 30))(jax.random.key(0))
     mean = walker(batch["observations"])[0].mean
     wanted = stats.norm(mean, 3.0).logpdf(batch["actions"]).sum(axis=-1)
     np.testing.assert_allclose(batch["log_probs"], wanted, rtol=1e-4)
@@ -174,13 +179,13 @@ def walk(env, walker, states):
     def act(observation, key):
         return walker(observation[None])[0].mean[0], jnp.zeros(())
 
-    return rollout(env, act, jax.random.key(0), env.max_steps, len(states.target), states)
+    return play(env, act, env.max_steps, len(states.target), states)
 
 
 def test_ppo_finds_the_corners_of_the_triangle():
     env = make()
     walker, _ = train(env, num_updates=25, num_envs=64, entropy_coeff=0.0)
-    states = jax.vmap(env.reset)(jax.random.split(jax.random.key(9), 200))
+    states = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(9), 200))
     end = walk(env, walker, states).next_observations[-1, :, :2]
     reached = score(decode(end))[np.arange(200), states.target]
     assert states.probability.mean() < 0.45 and reached.mean() > 0.85
