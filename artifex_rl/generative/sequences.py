@@ -45,10 +45,8 @@ def compute_token_cross_entropy(
     Reference: Szegedy et al. (2016), *Rethinking the Inception Architecture*, arXiv:1512.00567, section 7.
     """
     distribution = Categorical(logits)
-    log_probs, possible = distribution.log_probs, logits > -jnp.inf
-    everywhere = jnp.sum(jnp.where(possible, log_probs, 0.0), axis=-1) / jnp.sum(
-        possible, axis=-1, dtype=log_probs.dtype
-    )
+    log_probs = distribution.log_probs
+    everywhere = jnp.mean(log_probs, axis=-1, where=logits > -jnp.inf)
     smoothing = jnp.asarray(label_smoothing, log_probs.dtype)
     return -(1 - smoothing) * distribution.log_prob(targets) - smoothing * everywhere
 
