@@ -374,6 +374,17 @@ def test_networks_of_every_kind_and_odd_batches(rows, config):
     assert {*metrics} - {*trainer.evaluate(batch_of(rows))} == {"grad_norm"}
 
 
+def test_walks_are_on_the_network_in_its_evaluation_mode():
+    config = EnergyConfig("pcd", 3, step_size=0.5, temperature=0.0, reinit_share=0.0)
+    trainer = trainer_for(Rich(), config, buffer_size=6)
+    still, start = nnx.clone(trainer.model), trainer.buffer[...]
+    still.eval()
+    trainer.train_step(batch_of())
+    expected = sample_langevin(lambda x: nnx.clone(still)(x), start, KEY, 3, 0.5, 0.0)
+    assert np.abs(expected - start).max() > 0.01
+    close(trainer.buffer[...], expected, atol=1e-5)
+
+
 def test_statistics_are_of_data_and_negatives_together():
     class Normed(EnergyNetwork):
         def __init__(self):

@@ -18,11 +18,10 @@ from artifex_rl.generative.energy import (
     compute_contrastive_loss,
     compute_denoising_score_loss,
     compute_sliced_score_loss,
-    sample_langevin,
-    sample_mala,
 )
 from artifex_rl.trainer import Metrics, TrainState
 from artifex_rl.trainers.base import GenerativeTrainer
+from artifex_rl.trainers.walks import ReplayBuffer, begin_walks, pick_walks, walk
 
 #: The buffer begins with draws from a stream of their own, apart from those of the steps 0, 1, 2, …
 BUFFER = 2**32 - 3
@@ -59,10 +58,6 @@ class EnergyConfig:
     reinit_share: float = number(0.05, low=0, high=1)
     energy_penalty: float = number(0.0, low=0)
     noise_std: float = number(0.3, above=0)
-
-
-class ReplayBuffer(nnx.Variable):
-    """Where persistent walks stand, `(buffer_size, *shape)`."""
 
 
 class EnergyTrainer(GenerativeTrainer):
@@ -115,10 +110,10 @@ class EnergyTrainer(GenerativeTrainer):
                 f"got shape={shape}, buffer_size={buffer_size}; needs the shape of one sample, which "
                 f"{type(model).__name__} does not say, and at least 1"
             )
-        self._shape = tuple(shape)
-        companions = (ReplayBuffer(jnp.zeros((buffer_size, *self._shape))),)
-        super().__init__(model, optimizer, config, companions=companions, key=key, **options)
-        self.buffer[...] = self._begin(buffer_size, jax.random.fold_in(self.key, BUFFER))
+        buffer = ReplayBuffer(jnp.zeros((buffer_size, *shape)))
+        super().__init__(model, optimizer, config, companions=(buffer,), key=key, **options)
+        stream = jax.random.fold_in(self.key, BUFFER)
+        buffer[...] = begin_walks(buffer.shape, stream, self.config.low, self.config.high)
 
     @property
     def buffer(self) -> ReplayBuffer:
@@ -128,9 +123,9 @@ class EnergyTrainer(GenerativeTrainer):
     def check_batch(self, batch: dict[str, Any]) -> None:
         """ValueError for shapes that the model cannot read."""
         super().check_batch(batch)
-        shape = np.shape(batch["data"])
-        if shape[1:] != self._shape:
-            raise ValueError(f"data: got shape {shape}, needs (B, {', '.join(map(str, self._shape))})")
+        shape, needed = np.shape(batch["data"]), self.buffer.shape[1:]
+        if shape[1:] != needed:
+            raise ValueError(f"data: got shape {shape}, needs (B, {', '.join(map(str, needed))})")
         self.check_readable(batch)
 
     def validate(self, batch: dict[str, Any]) -> None:
@@ -147,7 +142,7 @@ class EnergyTrainer(GenerativeTrainer):
         """The loss of a batch; its "negatives" are those of `update`, or else walks that begin at its data."""
         config, data = self.config, jnp.asarray(batch["data"])
         if config.objective in ("pcd", "cd"):
-            negatives, acceptance = batch.get("negatives") or self._walk(model, data, key)
+            negatives, acceptance = batch.get("negatives") or walk(model, data, key, config)
             energies = _read_energies(model, jnp.concatenate([data, jax.lax.stop_gradient(negatives)]))
             energies = energies[: len(data)], energies[len(data) :]
             mean, other = (jnp.mean(x) for x in energies)
@@ -166,13 +161,13 @@ class EnergyTrainer(GenerativeTrainer):
     def update(self, state: TrainState, batch: dict[str, Any], key: Array) -> tuple[TrainState, Metrics]:
         """A gradient step; where walks are persistent, they go on first and are put back into the buffer."""
         model, optimizer, buffer = self.merge(state)
-        walk_key, key = jax.random.split(key)
+        pick_key, walk_key, key = jax.random.split(key, 3)
         if self.config.objective == "pcd":
-            rows, start = self._pick(buffer, len(batch["data"]), walk_key)
-            batch = {**batch, "negatives": self._walk(model, start, walk_key)}
+            rows, start = pick_walks(buffer, len(batch["data"]), pick_key, self.config)
+            batch = {**batch, "negatives": walk(model, start, walk_key, self.config)}
             buffer[...] = buffer[...].at[rows].set(batch["negatives"][0])
         elif self.config.objective == "cd":
-            batch = {**batch, "negatives": self._walk(model, jnp.asarray(batch["data"]), walk_key)}
+            batch = {**batch, "negatives": walk(model, jnp.asarray(batch["data"]), walk_key, self.config)}
         metrics = descend(self.compute_loss, model, optimizer, batch, key)
         return self.split(model, optimizer, buffer, step=state.step), metrics
 
@@ -227,10 +222,10 @@ class EnergyTrainer(GenerativeTrainer):
             )
         begin_key, key = jax.random.split(key)
         if start == "noise":
-            x = self._begin(num_samples, begin_key)
+            x = begin_walks((num_samples, *buffer.shape[1:]), begin_key, self.config.low, self.config.high)
         else:
             x = jax.random.permutation(begin_key, buffer[...])[:num_samples]
-        x, _ = self._walk(model, x, key, num_steps, step_size, temperature)
+        x, _ = walk(model, x, key, self.config, num_steps=num_steps, step_size=step_size, temperature=temperature)
         if denoise:
             slope = jax.grad(lambda x: jnp.sum(nnx.clone(model)(x)))(x)
             x = x - jnp.asarray(self.config.noise_std, x.dtype) ** 2 * slope
@@ -238,48 +233,11 @@ class EnergyTrainer(GenerativeTrainer):
 
     def _draw_negatives(self, parts, batch, key):
         model, _, buffer = parts
-        data = jnp.asarray(batch["data"])
-        if self.config.objective == "cd":
-            return self._walk(model, data, key)
-        return self._walk(model, self._pick(buffer, min(len(data), len(buffer[...])), key)[1], key)
-
-    def _begin(self, rows, key):
-        """Where new walks begin."""
-        low, high = self.config.low, self.config.high
-        shape = (rows, *self._shape)
-        if low is None or high is None:
-            return jnp.clip(jax.random.normal(key, shape), low, high)
-        return jax.random.uniform(key, shape, minval=low, maxval=high)
-
-    def _pick(self, buffer, rows, key):
-        """Different rows of the buffer, and where the walks of those rows go on, or begin anew."""
-        size = len(buffer[...])
-        if rows > size:  # a dataset may have more rows, a batch may not
-            raise ValueError(f"data: got {rows} rows in a batch, needs at most {size}, the buffer_size")
-        row_key, new_key, key = jax.random.split(jax.random.fold_in(key, 0), 3)
-        chosen = jax.random.permutation(row_key, size)[:rows]
-        anew = jax.random.bernoulli(new_key, self.config.reinit_share, (rows, *(1,) * len(self._shape)))
-        return chosen, jnp.where(anew, self._begin(rows, key), buffer[...][chosen])
-
-    def _walk(self, model, start, key, num_steps=None, step_size=None, temperature=None):
-        """The ends of walks on the model as it is in evaluation, and the share of steps that were taken."""
-        config, walked = self.config, nnx.clone(model)
-        walked.eval()
-        arguments = (
-            config.num_steps if num_steps is None else num_steps,
-            config.step_size if step_size is None else step_size,
-            config.temperature if temperature is None else temperature,
-            config.low,
-            config.high,
-        )
-        start = jax.lax.stop_gradient(start)
-
-        def energy(x):
-            return nnx.clone(walked)(x)
-
-        if config.sampler == "mala":
-            return sample_mala(energy, start, key, *arguments)
-        return sample_langevin(energy, start, key, *arguments), jnp.ones((), start.dtype)
+        pick_key, key = jax.random.split(key)
+        start = jnp.asarray(batch["data"])
+        if self.config.objective != "cd":
+            _, start = pick_walks(buffer, min(len(start), len(buffer[...])), pick_key, self.config)
+        return walk(model, start, key, self.config)
 
 
 def _read_energies(model, samples):
