@@ -141,9 +141,9 @@ def test_scores_beyond_what_a_float_can_exponentiate_cost_a_finite_loss():
 
 
 def test_accuracy_counts_from_the_boundary_of_each_game():
-    real, fake = jnp.array([0.6, 0.4, 3.0, -1.0]), jnp.array([0.4, -2.0, 0.7, -0.1])
+    real, fake = jnp.array([0.6, 0.4, 3.0, -1.0]), jnp.array([0.4, -2.0, 0.2, -0.1])
     assert float(compute_discriminator_accuracy(real, fake, "hinge")) == pytest.approx((3 + 2) / 8)
-    assert float(compute_discriminator_accuracy(real, fake, "least_squares")) == pytest.approx((2 + 3) / 8)
+    assert float(compute_discriminator_accuracy(real, fake, "least_squares")) == pytest.approx((2 + 4) / 8)
     # A critic knows differences alone: the same answer wherever its zero is.
     for shift in (0.0, 100.0):
         accuracy = compute_discriminator_accuracy(real + shift, fake + shift, "wasserstein")
