@@ -255,7 +255,7 @@ def test_shorter_ones_are_the_beginnings_and_nothing_is_compiled_again(writer):
     for length in (1, 4, 9):
         for got, wanted in zip(writer.generate(PROMPTS, jax.random.key(3), length), longest, strict=True):
             np.testing.assert_array_equal(got, wanted[:, :length])
-    for options in ({"temperature": 0}, {"temperature": 0.7}, {"top_k": 1}, {"top_k": 3}, {"top_p": 0.5}):
+    for options in ({"temperature": 0}, {"temperature": 0.7}, {"top_k": 10**12}, {"top_k": 3}, {"top_p": 0.5}):
         writer.generate(PROMPTS, jax.random.key(4), 5, **options)
     assert writer._compiled_call._cache_size() == compiled
 
@@ -287,6 +287,10 @@ def test_a_sample_is_what_is_written_behind_a_label(writer):
         (lambda t: t.generate(PROMPTS[0], jax.random.key(0)), r"prompts: got int64 of shape \(2,\), needs integers"),
         (lambda t: t.generate(PROMPTS * 1.0, jax.random.key(0)), "prompts: got float64"),
         (lambda t: t.generate(PROMPTS - 6, jax.random.key(0)), "prompts: got -5, needs tokens"),
+        (
+            lambda t: t.generate(PROMPTS + 90, jax.random.key(0)),
+            "prompts: got tokens up to 96, needs such that",
+        ),
         (lambda t: t.generate(PROMPTS[:, :0], jax.random.key(0)), r"prompts: .* shape \(80, 0\)"),
         (lambda t: t.sample(3, jax.random.key(0)), "labels: got None, needs the token"),
         (lambda t: t.sample(3, jax.random.key(0), -1), "labels: got -1"),
@@ -451,6 +455,19 @@ def test_numbers_are_looked_at_in_every_batch_of_a_form():
     trainer.train_step(given)
     assert_refused(trainer, {**given, "tokens": given["tokens"] + OUTPUTS}, "tokens", "0 to 4")
     assert_refused(trainer, {**given, "prompts": given["prompts"] - 9}, "observations", "at least 0")
+
+
+def test_a_network_that_foretells_no_token_is_refused():
+    class Last(Chain):
+        def __call__(self, tokens):
+            return super().__call__(tokens)[:, -1]
+
+    class Mute(Chain):
+        def __call__(self, tokens):
+            return tokens
+
+    for network in (Last, Mute):
+        assert_refused(make(network(random_table())), batch(), "observations", "tokens", "cannot read")
 
 
 def test_a_token_that_the_network_cannot_read_is_found_by_its_loss():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -109,7 +110,7 @@ class AutoregressiveTrainer(GenerativeTrainer):
         right = jnp.argmax(logits, axis=-1).astype(tokens.dtype) == tokens
         return loss, {
             "nats_per_token": nats,
-            "bits_per_token": nats / np.log(2).astype(np.float32),
+            "bits_per_token": nats / math.log(2),
             "perplexity": jnp.exp(nats),
             "accuracy": masked_mean(right.astype(nats.dtype), mask),
             "teacher_forcing": batch.get("teacher_forcing", jnp.ones(())),
@@ -176,10 +177,14 @@ class AutoregressiveTrainer(GenerativeTrainer):
             raise ValueError(f"length: got {length!r}, needs an integer from 1 to max_length, {longest}")
         prompts = read_tokens("prompts", prompts, "(B, P)")
         check_prompts("prompts", prompts)
-        top_k = np.int32(np.iinfo(np.int32).max if sampling.top_k is None else sampling.top_k)
+        top_k = np.int32(min(sampling.top_k or math.inf, np.iinfo(np.int32).max))
         numbers = np.float32(sampling.temperature), top_k, np.float32(sampling.top_p)
-        written = self.call("_write", prompts, key, *numbers)
-        return jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:, :length]), written)
+        written = jax.tree.map(np.asarray, self.call("_write", prompts, key, *numbers))
+        if np.isnan(written.log_probs).any():
+            raise ValueError(
+                f"prompts: got tokens up to {prompts.max()}, needs such that the network knows: it says NaN"
+            )
+        return jax.tree.map(lambda x: jnp.asarray(x[:, :length]), written)
 
     def sample(self, num_samples: int, key: Array, labels: Any = None, **options: Any) -> Int[Array, "B T"]:
         """What `generate` writes behind one token each, `labels`; it needs them, and takes the same options."""
