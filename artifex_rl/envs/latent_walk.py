@@ -34,8 +34,8 @@ class LatentWalk:
         P(target | decode(z + Δz)) − P(target | decode(z)) − move_cost · ‖Δz‖²
 
     so that the rewards of an episode, but for the costs, add up to the probability won on the whole way. A walk never
-    *terminates*: it is *truncated* after `max_steps` steps, and the place reached is worth something. Each move is paid
-    at once for what it wins: a discount of 0.8 teaches faster than one of 0.99, which blames it for moves long after.
+    *terminates*: it is *truncated* after `max_steps` steps, and the place reached is worth something. Each move is
+    paid at once for what it wins: a discount of 0.8 teaches faster than one of 0.99, which blames it for later ones.
 
     It holds no state: every method is a pure function, for jit, vmap and scan. `decode` and `score` are traced with
     the weights that they have then.
