@@ -298,6 +298,7 @@ def test_a_conditional_discriminator_is_told_the_conditions():
     samples, labels = jnp.ones((6, 2, 2)), jnp.arange(6) % 3
     reward = DiscriminatorReward(discriminator, conditional=True)
     close(reward(samples, np.asarray(labels)), discriminator(samples, labels))
+    close(reward(samples, {"noise": NOISE[:6], "labels": labels}), discriminator(samples, labels))
     with pytest.raises(ValueError, match="conditions: got None"):
         reward(samples)
 
@@ -322,3 +323,35 @@ def test_a_reward_that_fails_changes_nothing():
     with pytest.raises(ValueError, match="which the discriminator cannot read"):
         trainer.train_step({"observations": NOISE}, wrong)
     assert snapshot(trainer) == before
+
+
+@pytest.mark.slow
+def test_a_generator_of_digits_is_asked_for_each_class():
+    from artifex_rl.data import digit_judge, digit_scorer, load_digits
+    from artifex_rl.trainers import GANConfig, GANTrainer
+
+    generator, discriminator = Generator(32, (8, 8), rngs=nnx.Rngs(0)), Discriminator((8, 8), rngs=nnx.Rngs(1))
+    optimizers = [
+        nnx.Optimizer(m, optax.adam(5e-4, b1=0.5, b2=0.99), wrt=nnx.Param) for m in (generator, discriminator)
+    ]
+    gan = GANTrainer(
+        generator,
+        optimizers[0],
+        GANConfig(r1_weight=0.3),
+        discriminator=discriminator,
+        discriminator_optimizer=optimizers[1],
+    )
+    gan.fit({"data": load_digits().train.images}, 2000, batch_size=128)
+
+    policy, labels = LatentPolicy(gan.average, 10), np.arange(10, dtype=np.int32)
+    trainer = trainer_for(policy, GRPOTrainer, GRPOConfig(num_generations=32, beta=0.01), rate=2e-2)
+
+    def right():
+        wanted = np.repeat(labels, 50)
+        noise, _ = policy.sample(wanted, jax.random.key(5))
+        return np.mean(np.asarray(digit_judge().classify(policy.outcome(noise))) == wanted)
+
+    before = right()
+    for _ in range(150):
+        trainer.train_step({"observations": labels}, digit_scorer())
+    assert before < 0.2 and right() > 0.9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -23,7 +24,8 @@ class DiscriminatorReward:
         output: "raw", the score itself: for a discriminator that was trained on logits it is log p/q, the log-ratio
             of how often data and fakes look like this, when it is at its best. "sigmoid", the probability of being
             real, in (0, 1); "log_sigmoid", its logarithm, at most 0. Both are meant for logits.
-        conditional: whether the discriminator is told the conditions, as labels of the samples.
+        conditional: whether the discriminator is told the conditions as labels of the samples, or their "labels"
+            where they are a mapping, as those of a conditional `GeneratorPolicy` are.
 
     Raises:
         TypeError: `discriminator` is no module that can be called.
@@ -53,7 +55,8 @@ class DiscriminatorReward:
         samples = jnp.asarray(samples)
         if self.conditional and conditions is None:
             raise ValueError("conditions: got None, needs the labels that the discriminator is told")
-        inputs = (samples, jnp.asarray(conditions)) if self.conditional else (samples,)
+        labels = conditions["labels"] if isinstance(conditions, Mapping) else conditions
+        inputs = (samples, jnp.asarray(labels)) if self.conditional else (samples,)
         shapes = ", ".join(str(x.shape) for x in inputs)
         try:
             scores = self._score(self._values, *inputs)
