@@ -264,6 +264,20 @@ def test_alternating_steps_follow_the_closed_form(n_critic, penalty, r1):
     assert int(trainer.discriminator_optimizer.step[...]) == n_critic and int(trainer.optimizer.step[...]) == 1
 
 
+def test_every_critic_step_has_fakes_of_fresh_noise():
+    class Noise(Point):
+        def __call__(self, noise):
+            return noise + self.b[...][None]
+
+    config = GANConfig("wasserstein", 2, 0.0)
+    trainer = trainer_for(Noise([0.0, 0.0]), Critic([0.0, 0.0]), config, RATE, optax.sgd)
+    metrics = trainer.train_step({"data": np.array([[1.0, 0.0]] * 4, np.float32)})
+    # Along the first axis w₁ = η (1 − z̄₁) and w₂ = w₁ + η (1 − z̄₂).
+    first = 1 - metrics["real_score"] / RATE
+    second = 2 - first - float(trainer.discriminator.w[...][0]) / RATE
+    assert abs(first - second) > 1e-3
+
+
 def test_r1_makes_the_dirac_gan_converge_which_circles_without():
     trainer = trainer_for(Point([1.0, 0.0]), Critic([0.0, 0.0]), GANConfig("wasserstein"), 0.3, optax.sgd)
     start = trainer.state
@@ -423,7 +437,9 @@ def test_the_losses_are_those_of_the_games_on_fakes_of_fresh_noise(loss_type):
     rest = 0.25 * r1 + 0.5 * metrics["gradient_penalty"]
     close(loss, compute_discriminator_loss(*scores, loss_type) + rest, rtol=1e-5)
     close(metrics["r1_penalty"], r1, rtol=1e-5)
-    assert (metrics["gradient_penalty"] > 0) == (loss_type == "wasserstein")
+    points = interpolate(jnp.asarray(data["data"]), fakes, jax.random.split(key)[1])
+    slope = compute_gradient_penalty(trainer.discriminator, points) if loss_type == "wasserstein" else 0
+    close(metrics["gradient_penalty"], slope, rtol=1e-4)
 
 
 @pytest.mark.slow
