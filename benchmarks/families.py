@@ -163,8 +163,8 @@ def landscape(model, buffer, transform):
 
     def update(state, step, batch, key):
         params, opt_state, buffer = state
-        walk_key, _ = jax.random.split(key)
-        row_key, new_key, begin_key = jax.random.split(jax.random.fold_in(walk_key, 0), 3)
+        pick_key, walk_key, _ = jax.random.split(key, 3)
+        row_key, new_key, begin_key = jax.random.split(pick_key, 3)
         rows = jax.random.permutation(row_key, len(buffer))[:ROWS]
         anew = jax.random.bernoulli(new_key, 0.05, (ROWS, 1, 1))
         x = jnp.where(anew, jax.random.normal(begin_key, (ROWS, *SHAPE)), buffer[rows])

@@ -167,8 +167,10 @@ class GRPOTrainer(RLTrainer):
         if dones is not None and dones.ndim == 2:
             over = np.cumsum(dones, axis=1) > dones  # a done before this step
             batch["mask"] = batch.get("mask", True) & ~over
-        seen, axes = self.specification(batch), self.batch_axes(batch)
-        return batch | ask_reference(batch, self._reference, seen, axes, self.config.kl_estimator)
+        more = ask_reference(
+            batch, self._reference, self.specification, self.batch_axes(batch), self.config.kl_estimator
+        )
+        return batch | more if more else batch
 
 
 def _token_mean(x: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> Float[Array, "B"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,14 +13,18 @@ from artifex_rl.rl.policies import Evaluation, FrozenPolicy
 
 
 def ask_reference(
-    batch: dict[str, Any], reference: FrozenPolicy | None, seen: Evaluation, batch_axes: int, kl_estimator: str
+    batch: dict[str, Any],
+    reference: FrozenPolicy | None,
+    specify: Callable[[dict[str, Any]], Evaluation],
+    batch_axes: int,
+    kl_estimator: str,
 ) -> dict[str, Any]:
     """What a batch lacks for a KL penalty: "ref_log_probs", or for the exact KL the distribution "reference".
 
     Args:
         batch: after `check_experience`; it may bring its own "ref_log_probs".
         reference: the live reference, or None.
-        seen: the policy's `specification` of the batch, as shapes.
+        specify: the policy's `specification` of a batch, as shapes.
         batch_axes: how many leading axes of observations and actions are batch.
         kl_estimator: "exact" asks for the distribution of the reference, all else for its log-probabilities.
 
@@ -38,7 +43,7 @@ def ask_reference(
         return {}
     if "ref_log_probs" in batch:
         raise ValueError("ref_log_probs: given beside reference_model, needs one of them")
-    inputs = batch["observations"], batch["actions"], batch.get("mask")
+    seen, inputs = specify(batch), (batch["observations"], batch["actions"], batch.get("mask"))
     if batch_axes > 1:
         inputs = jax.tree.map(lambda x: np.reshape(x, (-1, *np.shape(x)[batch_axes:])), inputs)
     if kl_estimator != "exact":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -65,7 +66,7 @@ def plausible_actions(actions: Any, seen: Evaluation | None) -> Array | None:
 def all_finite(entries: Any) -> Array:
     """Whether all floats of a tree are finite, as a traced flag."""
     floats = [leaf for leaf in jax.tree.leaves(entries) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
-    return jnp.all(jnp.stack([jnp.ones((), bool), *(jnp.isfinite(leaf).all() for leaf in floats)]))
+    return functools.reduce(jnp.logical_and, (jnp.isfinite(leaf).all() for leaf in floats), jnp.ones((), bool))
 
 
 def check_actions(name: str, actions: Any, seen: Evaluation, batch_axes: int = 1) -> None:

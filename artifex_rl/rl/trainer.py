@@ -137,9 +137,12 @@ class RLTrainer(Trainer):
         actions = plausible_actions(batch["actions"], seen)
         if actions is None:
             return None
-        discrete = isinstance(seen.distribution, Categorical)
-        log_probs = [batch[name] for name in ("log_probs", "ref_log_probs") if discrete and name in batch]
-        return jnp.all(jnp.stack([actions, all_finite(batch), *(jnp.all(x <= MAX_LOG_PROB) for x in log_probs)]))
+        rest, right = dict(batch), actions
+        if isinstance(seen.distribution, Categorical):
+            for name in {"log_probs", "ref_log_probs"} & batch.keys():
+                log_probs = rest.pop(name)
+                right &= jnp.all((log_probs <= MAX_LOG_PROB) & (log_probs > -jnp.inf))
+        return right & all_finite(rest)
 
     def evaluate_actions(
         self, model: nnx.Module, observations: Any, actions: Any, mask: Any = None, batch_axes: int = 1

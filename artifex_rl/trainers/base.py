@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from artifex_rl.rl.batches import check_finite, read_batch
-from artifex_rl.rl.forms import KnownForms
+from artifex_rl.rl.forms import KnownForms, form
 from artifex_rl.trainer import Trainer, TrainState
 
 
@@ -28,6 +28,7 @@ class GenerativeTrainer(Trainer):
     def __init__(self, model: nnx.Module, optimizer: nnx.Optimizer, config: Any = None, **options: Any):
         super().__init__(model, optimizer, config, **options)
         self._forms = KnownForms()
+        self._readable: set[Any] = set()  # forms that the model was seen to read
         self._compiled_draw = jax.jit(self._draw, static_argnames=("num_samples", "options"))
         self._compiled_call = jax.jit(self._call, static_argnames="method")
 
@@ -55,6 +56,9 @@ class GenerativeTrainer(Trainer):
 
     def check_readable(self, batch: dict[str, Any]) -> None:
         """ValueError where the model cannot read a batch of these shapes: its loss is traced, nothing is computed."""
+        known = form(batch)
+        if known in self._readable:
+            return
 
         def trace(state, batch, key):
             return self.compute_loss(self.merge(state)[0], batch, key)
@@ -64,6 +68,8 @@ class GenerativeTrainer(Trainer):
         except (TypeError, ValueError) as error:
             shapes = ", ".join(f"{name} {np.shape(value)}" for name, value in batch.items())
             raise ValueError(f"batch: got {shapes}, which the model cannot read: {error}") from error
+        if known is not None:
+            self._readable.add(known)
 
     def validate(self, batch: dict[str, Any]) -> None:
         """ValueError for NaN or infinity, and for labels that `check_labels` refuses."""

@@ -103,7 +103,6 @@ class GANTrainer(GenerativeTrainer):
             raise TypeError(f"generator: {type(generator).__name__} has no latent_size, needs that of its noise")
         companions = discriminator, discriminator_optimizer, new_average(generator)
         super().__init__(generator, optimizer, config, companions=companions, **options)
-        self._readable: set[Any] = set()
 
     @property
     def discriminator(self) -> nnx.Module:

@@ -45,7 +45,6 @@ class GuidedTrainer(GenerativeTrainer):
         super().__init__(model, optimizer, config, companions=companions, **options)
         shape = getattr(model, "shape", None) if shape is None else shape
         self.shape = None if shape is None else tuple(shape)
-        self._readable: set[Any] = set()
 
     @property
     def average(self) -> nnx.Module:
