@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -50,10 +49,9 @@ MOST_MEMORY = 2 * 2**30  # bytes
 
 def pytest_runtest_teardown() -> None:
     """Thousands of tests compile thousands of functions, which JAX keeps: they go when they have become too many."""
-    pages = Path("/proc/self/statm")
-    if pages.exists() and int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > MOST_MEMORY:
-        from artifex_rl.lab.memory import give_memory_back  # matplotlib and the like, only if it comes to this
+    from artifex_rl.lab.memory import STATM, give_memory_back, resident_memory
 
+    if STATM.exists() and resident_memory() > MOST_MEMORY:
         jax.clear_caches()
         give_memory_back()
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
+from pathlib import Path
 from typing import Any
 
+STATM = Path("/proc/self/statm")
+#: Bytes that a process may grow by before it is worth a third of a second to look for what it could do without.
+WORTH_IT = 64 * 2**20
+_least = 0
 
-def give_memory_back(*_: Any) -> bool:
-    """Return free memory to the system, where the C library can (glibc).
+
+def give_memory_back(*event: Any) -> bool:
+    """Return free memory to the system, where the C library can (glibc); as a hook only if the process has grown.
 
     Compiling a training loop takes some 200 MB for a moment, which the C library keeps for the next time. A notebook
     that compiles several would hold on to all of it, and a workshop's kernels have 1 GB each. As a hook:
@@ -17,8 +24,18 @@ def give_memory_back(*_: Any) -> bool:
     Returns:
         Whether anything was given back.
     """
+    global _least
+    if event and STATM.exists() and resident_memory() < _least + WORTH_IT:
+        return False
     gc.collect()
     try:
-        return bool(ctypes.CDLL(None).malloc_trim(0))
+        given = bool(ctypes.CDLL(None).malloc_trim(0))
     except (OSError, TypeError, AttributeError):  # Windows, macOS, musl
         return False
+    _least = resident_memory() if STATM.exists() else 0
+    return given
+
+
+def resident_memory() -> int:
+    """Bytes that this process has in memory now; Linux alone says so in this way."""
+    return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
