@@ -224,7 +224,7 @@ def parts(trainer, batch):
     state, metrics = compiled(prepared)
     calls = {
         "shapes checked (prepare), before": lambda: trainer.prepare(batch),
-        "numbers checked (validate), meanwhile": lambda: trainer.validate(prepared),
+        "numbers looked at closely (validate), if need be": lambda: trainer.validate(prepared),
         "compiled step, batch from the host": lambda: compiled(prepared),
         "compiled step, batch on the device": lambda: compiled(on_device),
         "state out of the variables": lambda: trainer.state,
