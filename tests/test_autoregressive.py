@@ -140,6 +140,7 @@ def test_schedules_at_named_points():
         compute_teacher_forcing(0, "cosine")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [lambda network: network, Rereads])
 def test_with_a_perfect_teacher_tokens_are_true_and_without_one_they_are_the_networks_own(kind):
     """With steps and without: the draw with a key is what `write_responses` draws with it."""
@@ -169,6 +170,7 @@ def test_a_draw_follows_from_the_mixed_tokens_before_it():
 restrict = jax.jit(restrict_logits)
 
 
+@pytest.mark.slow
 def test_a_top_p_of_1_changes_no_bit():
     """Though the probabilities, summed in float32, come to 1 before their end, and to more than 1 behind it."""
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(500, 300)).astype(np.float32) * 4)
@@ -269,6 +271,7 @@ def test_greedy_takes_the_likeliest_of_all_each_time(writer):
         np.testing.assert_array_equal(writer.generate(PROMPTS, jax.random.key(9), **same).tokens, tokens)
 
 
+@pytest.mark.slow
 def test_a_sample_is_what_is_written_behind_a_label(writer):
     labels = np.array([5, 6, 6])
     same = writer.generate(labels[:, None], jax.random.key(1), temperature=0.5, top_k=3).tokens
@@ -350,6 +353,7 @@ def test_a_mask_is_lengths_and_without_prompts_the_first_token_is_one():
     assert others == [first] * 3  # as the first token 5 and 6 may stand, for which there are no logits
 
 
+@pytest.mark.slow
 def test_behind_the_end_may_stand_anything():
     """Not even a NaN, which a token that does not exist gives, gets through to the gradient."""
     given = batch(9)
@@ -384,6 +388,7 @@ def test_with_scheduled_sampling_it_reads_its_own_draws_and_foretells_the_truth(
     assert trainer.evaluate(given)["loss"] == pytest.approx(seen[0]["loss"])
 
 
+@pytest.mark.slow
 def test_settings_are_changed_without_compiling():
     trainer = make(scheduled_sampling="exponential")
     trainer.train_step(batch())
@@ -394,6 +399,7 @@ def test_settings_are_changed_without_compiling():
     assert trainer._compiled_step._cache_size() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["none", "linear"])
 def test_dropout_batch_statistics_and_odd_batches(schedule):
     trainer = make(Restless(), scheduled_sampling=schedule, decay_steps=1.0)
@@ -407,6 +413,7 @@ def test_dropout_batch_statistics_and_odd_batches(schedule):
     assert snapshot(trainer) == before
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_run_to_the_bit(tmp_path):
     trainer = make(Restless(), key=5, scheduled_sampling="linear", decay_steps=5.0, label_smoothing=0.1)
     twin = trainer.clone()
@@ -486,6 +493,7 @@ class WithValues(Chain):
         return super().__call__(tokens), self.value(tokens)[..., 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "config"),
     [

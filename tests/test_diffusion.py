@@ -206,6 +206,7 @@ def test_a_respaced_schedule_tells_the_denoiser_the_times_that_it_was_trained_wi
 # Training
 
 
+@pytest.mark.slow
 def test_the_loss_of_the_exact_denoiser_is_the_posterior_variance_and_no_other_has_less():
     schedule, variance = cosine_schedule(10), 0.25
     data = 0.6 + 0.5 * jax.random.normal(jax.random.key(0), (100000, 1))
@@ -240,6 +241,7 @@ def test_labels_are_dropped_at_the_rate_and_guidance_is_linear_in_its_weight():
 # The network
 
 
+@pytest.mark.slow
 def test_a_denoiser_answers_in_the_shape_of_its_input_and_hears_time_and_label():
     denoiser = Denoiser((2, 3), (16, 16), num_classes=4, rngs=nnx.Rngs(0))
     x = jnp.broadcast_to(jax.random.normal(jax.random.key(0), (2, 3)), (5, 2, 3))
@@ -252,6 +254,7 @@ def test_a_denoiser_answers_in_the_shape_of_its_input_and_hears_time_and_label()
     assert (np.abs(later - answers).max(axis=(1, 2)) > 1e-3).all()
 
 
+@pytest.mark.slow
 def test_each_row_is_denoised_for_itself():
     denoiser = Denoiser((3,), (8,), rngs=nnx.Rngs(0))
     x, times = jax.random.normal(jax.random.key(0), (4, 3)), jnp.linspace(0.1, 1, 4)

@@ -102,6 +102,7 @@ def test_a_network_that_says_nothing_errs_by_the_variance_of_its_target(predicti
     assert metrics["loss"] == pytest.approx(expected, rel=0.02)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_reports_it(trainer):
     history = trainer.fit(BATCH, 60)
     assert set(history) == {"loss", "x0_error", "grad_norm"}
@@ -109,6 +110,7 @@ def test_training_lowers_the_loss_and_reports_it(trainer):
     assert history["loss"][-10:].mean() < 0.8 * history["loss"][:10].mean()
 
 
+@pytest.mark.slow
 def test_labels_count_only_as_far_as_they_are_not_dropped(trainer):
     other = BATCH | {"labels": (BATCH["labels"] + 1) % 3}
     loss = lambda batch: float(trainer.compute_loss(trainer.model, batch, jax.random.key(3))[0])  # noqa: E731
@@ -118,6 +120,7 @@ def test_labels_count_only_as_far_as_they_are_not_dropped(trainer):
     assert loss(BATCH) != loss(other)
 
 
+@pytest.mark.slow
 def test_evaluation_tells_all_labels_to_the_average_and_changes_nothing(trainer):
     trainer.config = dataclasses.replace(trainer.config, label_dropout=1.0)
     trainer.fit(BATCH, 3)
@@ -151,6 +154,7 @@ def test_the_average_warms_up_and_shares_no_variable(trainer):
     jax.tree.map(np.testing.assert_array_equal, values(trainer.average), frozen)
 
 
+@pytest.mark.slow
 def test_the_average_of_a_model_that_stands_still_is_the_model_and_without_decay_it_is_too():
     still = trainer_of(small(), learning_rate=0.0)
     still.fit(BATCH, 5)
@@ -164,6 +168,7 @@ def test_the_average_of_a_model_that_stands_still_is_the_model_and_without_decay
 # A trainer as all others
 
 
+@pytest.mark.slow
 def test_numbers_of_the_config_and_of_sampling_compile_nothing():
     trainer = trainer_of(small(), min_snr_gamma=5.0)
     labels = np.arange(4) % 3
@@ -181,6 +186,7 @@ def test_numbers_of_the_config_and_of_sampling_compile_nothing():
     assert len({np.asarray(x).tobytes() for x in drawn}) == 3
 
 
+@pytest.mark.slow
 def test_it_goes_on_from_disk_to_the_bit_and_a_clone_goes_its_own_way(tmp_path):
     trainer = trainer_of(Everything(nnx.Rngs(0)))
     trainer.fit(BATCH, 3)
@@ -195,6 +201,7 @@ def test_it_goes_on_from_disk_to_the_bit_and_a_clone_goes_its_own_way(tmp_path):
     np.testing.assert_array_equal(*(t.sample(3, jax.random.key(0), 1) for t in (other, twin)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, pytest.param(7, marks=pytest.mark.slow)])
 def test_odd_batches_dropout_and_batch_norm(rows):
     trainer = trainer_of(Everything(nnx.Rngs(0)))
@@ -305,6 +312,7 @@ def test_gaussian_data_is_drawn_in_mean_and_spread(prediction, sampler):
         assert part.std() == pytest.approx(STD, rel=0.04)
 
 
+@pytest.mark.slow
 def test_samplers_agree_where_they_are_the_same_and_guidance_0_forgets_the_label(trainer):
     trainer.fit(BATCH, 20)
     draw = partial(trainer.sample, 4, jax.random.key(0))
@@ -398,6 +406,7 @@ for batch in dataloader:
 """
 
 
+@pytest.mark.slow
 def test_the_guides_example_trains_one_model_twice():
     model = DiffusionPolicy(small(), SCHEDULE, (2, 3))
     rewards = []

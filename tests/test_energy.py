@@ -72,6 +72,7 @@ def test_a_step_of_langevin_has_its_mean_and_variance():
     close(ends.var(), 2 * 0.1 * 0.5, rtol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "step_size", "temperature"), [(2.0, 0.3, 0.5), (0.5, 1.0, 2.0), (1.0, 1.6, 1.0)]
 )
@@ -99,6 +100,7 @@ def test_mala_takes_the_share_of_steps_that_it_must():
     close(acceptance, chance.mean(), atol=0.004)
 
 
+@pytest.mark.slow
 def test_mala_draws_from_two_valleys_and_from_within_bounds():
     grid = np.linspace(-3, 3, 6001)
 
@@ -129,6 +131,7 @@ def test_at_temperature_0_a_walk_is_gradient_descent():
     assert float(acceptance) == 0
 
 
+@pytest.mark.slow
 def test_langevin_stays_within_bounds_and_without_steps_nothing_moves():
     start = jnp.zeros((500, 3))
     ends = np.asarray(sample_langevin(quadratic(0.0), start, KEY, 20, 0.5, 1.0, -0.5, 1.0))
@@ -159,6 +162,7 @@ def test_contrastive_loss_by_hand():
     assert float(compute_contrastive_loss(data, negatives, 0.1)) == pytest.approx(-2 + 0.1 * (5 + 56 / 3))
 
 
+@pytest.mark.slow
 def test_the_sliced_loss_is_that_of_hyvarinen():
     data = jnp.asarray(batch_of(50, (3,))["data"])
     precisions = jnp.array([1.0, 2.0, 0.5])
@@ -227,6 +231,7 @@ ETA = 0.07
 WIDE = (1 - np.sqrt(1 - 2 * ETA / SECOND_MOMENTS)) / ETA
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
@@ -271,6 +276,7 @@ def test_a_step_goes_along_the_contrast_of_data_and_negatives_alone(objective, s
     assert metrics["acceptance"] == 1 if sampler == "langevin" else 0.5 < metrics["acceptance"] < 1
 
 
+@pytest.mark.slow
 def test_compute_loss_takes_the_negatives_that_it_is_given():
     trainer = small(EnergyConfig("cd", 3, energy_penalty=0.2))
     negatives = jnp.asarray(batch_of(4, seed=1)["data"])
@@ -284,6 +290,7 @@ def test_compute_loss_takes_the_negatives_that_it_is_given():
 # The buffer
 
 
+@pytest.mark.slow
 def test_a_share_of_the_walks_begins_anew_and_the_others_go_on():
     config = EnergyConfig("pcd", 1, step_size=1e-9, temperature=0.0, low=-1.0, high=1.0)
     trainer = trainer_for(EnergyNetwork((2, 2), (4,), rngs=nnx.Rngs(0)), config, buffer_size=2000)
@@ -296,6 +303,7 @@ def test_a_share_of_the_walks_begins_anew_and_the_others_go_on():
         assert kstest(np.asarray(trainer.buffer[...]).ravel(), lambda x: (x + 1) / 2).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_negatives_are_what_a_step_would_draw_and_change_nothing():
     for objective in ("cd", "pcd"):
         config = EnergyConfig(objective, 2, step_size=1e-9, temperature=0.0, reinit_share=0.0)
@@ -311,6 +319,7 @@ def test_negatives_are_what_a_step_would_draw_and_change_nothing():
 # Samples
 
 
+@pytest.mark.slow
 def test_samples_are_ends_of_walks_from_noise_or_from_the_buffer():
     trainer = trainer_for(Quadratic(4.0, 4.0), EnergyConfig(sampler="mala", step_size=0.1), buffer_size=3000)
     samples = np.asarray(trainer.sample(3000, KEY, num_steps=100))
@@ -360,6 +369,7 @@ class Rich(nnx.Module):
         return self.head(self.dropout(nnx.silu(self.norm(self.linear(x.reshape(len(x), -1))))))[:, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "config"),
     [
@@ -379,6 +389,7 @@ def test_networks_of_every_kind_and_odd_batches(rows, config):
     assert {*metrics} - {*trainer.evaluate(batch_of(rows))} == {"grad_norm"}
 
 
+@pytest.mark.slow
 def test_walks_are_on_the_network_in_its_evaluation_mode():
     config = EnergyConfig("pcd", 3, step_size=0.5, temperature=0.0, reinit_share=0.0)
     trainer = trainer_for(Rich(), config, optax.sgd(1e-2), buffer_size=6)
@@ -416,6 +427,7 @@ def test_moving_a_number_compiles_nothing():
     assert trainer._compiled_step._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_many_steps_in_one_call_are_those_one_by_one_and_a_clone_goes_its_own_way():
     trainer = small(EnergyConfig("pcd", 2, "mala"))
     twin = trainer.clone()
@@ -428,6 +440,7 @@ def test_many_steps_in_one_call_are_those_one_by_one_and_a_clone_goes_its_own_wa
     assert bits(trainer) == before and (np.asarray(twin.buffer[...]) != np.asarray(trainer.buffer[...])).any()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_the_walks_and_goes_on_to_the_bit(tmp_path):
     trainer, other = small(EnergyConfig("pcd", 2)), small(EnergyConfig("pcd", 2), seed=1, key=5)
     trainer.train_step(batch_of())
@@ -444,6 +457,7 @@ def refuse(trainer, batch, *words):
     assert bits(trainer) == before
 
 
+@pytest.mark.slow
 def test_bad_batches_are_refused_and_change_nothing():
     trainer = small(EnergyConfig("pcd", 2, low=-1.0, high=1.0))
     trainer.train_step(batch_of())

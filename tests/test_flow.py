@@ -53,6 +53,7 @@ def normal(*shape, seed=0):
 # Couplings
 
 
+@pytest.mark.slow
 @given(st.integers(1, 12), st.integers(0, 1000))
 def test_the_optimal_order_costs_what_scipy_s_does(rows, seed):
     noise, data = normal(12, 3, seed=seed)[:rows], normal(12, 3, seed=seed + 1)[:rows]
@@ -211,6 +212,7 @@ def test_the_flow_of_a_gaussian_is_followed_with_its_order(sampler, order):
     np.testing.assert_array_equal(pairs["labels"], np.ones(50))
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_transport_lowers_the_cost(trainer):
     history = trainer.fit(BATCH, 60)
     assert set(history) == {"loss", "transport_cost", "grad_norm"}
@@ -230,6 +232,7 @@ def test_given_pairs_are_trained_on_as_they_are():
     assert metrics["transport_cost"] == pytest.approx(float(((DATA - noise) ** 2).sum() / 12), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_numbers_of_the_config_and_of_sampling_compile_nothing():
     trainer = trainer_of(small(), coupling="sinkhorn")
     for change in ({}, {"sinkhorn_regularization": 0.5}, {"ema_decay": 0.5}, {"label_dropout": 0.4}):
@@ -241,6 +244,7 @@ def test_numbers_of_the_config_and_of_sampling_compile_nothing():
     assert len({np.asarray(x).tobytes() for x in drawn}) == 3
 
 
+@pytest.mark.slow
 def test_samples_begin_as_paths_do_come_from_the_average_and_are_guided(trainer):
     trainer.fit(BATCH, 20)
     key, labels = jax.random.key(0), np.array([0, 1, 2, 0])
@@ -255,6 +259,7 @@ def test_samples_begin_as_paths_do_come_from_the_average_and_are_guided(trainer)
     assert np.abs(path[:, -1] - trainer.sample(4, key, labels)).max() > 0.1
 
 
+@pytest.mark.slow
 def test_it_goes_on_from_disk_to_the_bit(tmp_path):
     trainer, other = trainer_of(small()), trainer_of(small(1), key=7)
     trainer.fit(BATCH, 3)
@@ -287,6 +292,7 @@ class Everything(nnx.Module):
         return self.last(self.dropout(nnx.relu(self.norm(hidden)))).reshape(x.shape)
 
 
+@pytest.mark.slow
 def test_dropout_and_batch_norm_learn_in_training_and_stand_still_else():
     trainer = trainer_of(Everything(nnx.Rngs(0)))
     mean = np.asarray(trainer.model.norm.mean[...])
@@ -353,6 +359,7 @@ def flow():
     return train_cross({"data": cross(2000)})
 
 
+@pytest.mark.slow
 def test_reflow_makes_a_flow_straighter_and_one_step_better(flow):
     pairs = flow.reflow_pairs(2000, jax.random.key(1))
     again = train_cross(pairs, model=nnx.clone(flow.average))

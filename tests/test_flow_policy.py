@@ -138,6 +138,7 @@ def by_hand(policy, labels, path, noise_level, min_std, guidance=1.0):
     return np.stack(log_probs, axis=1), np.array(entropies)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [{"noise_level": 0.7, "min_std": 0.1}, {"noise_level": 0.2, "min_std": 0.3, "guidance": 2.0}],
@@ -190,6 +191,7 @@ def mean_of(samples, conditions):
     return samples.mean(axis=(1, 2))
 
 
+@pytest.mark.slow
 def test_grpo_raises_a_reward_and_the_ode_is_paid_more_too():
     policy = make()
     config = GRPOConfig(num_generations=16, entropy_coeff=0.0, kl_estimator="exact")
@@ -228,6 +230,7 @@ def test_ppo_with_a_critic_raises_a_reward():
     assert history["mean_reward"][-5:].mean() > history["mean_reward"][:5].mean() + 0.15
 
 
+@pytest.mark.slow
 def test_one_model_is_trained_by_data_and_then_by_reward():
     policy = make()
     optimizer = nnx.Optimizer(policy, optax.adam(1e-2), wrt=nnx.Param)

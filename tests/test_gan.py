@@ -309,6 +309,7 @@ class Normed(nnx.Module):
         return y if y.shape[1] > 1 else y[:, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss_type", [pytest.param("non_saturating", marks=pytest.mark.slow), "wasserstein"])
 def test_statistics_of_the_discriminator_come_from_its_own_steps_alone(loss_type):
     trainer = trainer_for(Point(B), Normed(1), GANConfig(loss_type, r1_weight=1.0), 1e-2, optax.sgd)
@@ -318,6 +319,7 @@ def test_statistics_of_the_discriminator_come_from_its_own_steps_alone(loss_type
     close(trainer.discriminator.norm.mean[...], 0.99 * seen + 0.01 * B, rtol=1e-5)  # data, then fakes, and no more
 
 
+@pytest.mark.slow
 def test_statistics_of_the_generator_come_from_its_own_steps_alone():
     trainer = trainer_for(Normed(2, shift=100.0), Critic(W), GANConfig(n_critic=3), 1e-3, optax.sgd)
     trainer.train_step(batch_of(50, (2,)))
@@ -325,6 +327,7 @@ def test_statistics_of_the_generator_come_from_its_own_steps_alone():
     close(trainer.average.norm.mean[...], trainer.model.norm.mean[...])
 
 
+@pytest.mark.slow
 def test_no_dropout_is_drawn_twice():
     trainer = trainer_for(
         Normed(2, rate=0.5), Normed(1, rate=0.5), GANConfig(n_critic=2, r1_weight=1.0), make=optax.sgd
@@ -335,6 +338,7 @@ def test_no_dropout_is_drawn_twice():
     assert drawn == [2 * 2 + 1, 2 + 1]  # data and fakes of each own step, and the generator's; fakes of three steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "config"), [(7, GANConfig("hinge", 2, r1_weight=1.0)), (1, GANConfig("wasserstein"))]
 )
@@ -350,6 +354,7 @@ def test_dropout_spectral_norm_and_odd_batches(rows, config):
     assert {*metrics} - {*again} == {"grad_norm", "discriminator_grad_norm"}
 
 
+@pytest.mark.slow
 def test_spectral_norm_holds_the_slope_of_every_layer():
     trainer = small(GANConfig("hinge"), spectral_norm=True)
     trainer.fit(batch_of(20), 100)
@@ -361,6 +366,7 @@ def test_spectral_norm_holds_the_slope_of_every_layer():
 # The average
 
 
+@pytest.mark.slow
 def test_the_average_follows_and_is_what_samples_are_drawn_from():
     trainer = small(GANConfig(ema_decay=0.9))
     start = params(trainer.model)
@@ -399,6 +405,7 @@ def test_moving_a_number_compiles_nothing():
     assert trainer._compiled_step._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_many_steps_in_one_call_are_those_one_by_one_and_a_clone_goes_its_own_way():
     trainer = small(GANConfig("hinge", 2), dropout=0.2)
     twin = trainer.clone()
@@ -412,6 +419,7 @@ def test_many_steps_in_one_call_are_those_one_by_one_and_a_clone_goes_its_own_wa
     assert bits(trainer) == before != bits(twin)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_both_players_and_the_average(tmp_path):
     trainer = small(GANConfig("wasserstein", 2), dropout=0.2)
     trainer.fit(batch_of(), 2, steps_per_call=1)
@@ -461,6 +469,7 @@ def refuse(trainer, batch, *words):
     assert bits(trainer) == before
 
 
+@pytest.mark.slow
 def test_bad_batches_are_refused_and_change_nothing():
     trainer, told = small(), small(classes=3)
     good = batch_of(classes=3)

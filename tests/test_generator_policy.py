@@ -134,6 +134,7 @@ def test_a_latent_policy_begins_as_the_prior():
     close(policy.outcome(noise), new_generator()(noise))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "config"),
     [
@@ -171,6 +172,7 @@ def test_a_latent_policy_learns_what_to_ask_for_and_its_generator_stays(kind, co
     np.testing.assert_array_equal(policy.outcome(noise), LatentPolicy(new_generator()).outcome(noise))
 
 
+@pytest.mark.slow
 def test_a_network_may_stand_in_place_of_labels():
     policy = LatentPolicy(new_generator(), network=MLP(5, (8,), 6, rngs=nnx.Rngs(1)))
     observations = np.random.default_rng(1).normal(size=(7, 5)).astype(np.float32)
@@ -222,6 +224,7 @@ for batch in dataloader:
 """
 
 
+@pytest.mark.slow
 def test_the_guide_s_example_raises_what_the_discriminator_says():
     generator = GeneratorPolicy(new_generator(), 0.2)
     discriminator = Discriminator((2, 2), (16,), rngs=nnx.Rngs(1))
@@ -244,6 +247,7 @@ def test_the_guide_s_example_raises_what_the_discriminator_says():
     assert score() > before + 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "config"),
     [
@@ -267,6 +271,7 @@ def test_every_trainer_raises_a_reward_of_the_samples(kind, config):
     assert mean() > before + 0.1
 
 
+@pytest.mark.slow
 def test_a_discriminator_reward_is_its_score_of_when_it_was_made():
     discriminator = Discriminator((2, 2), (8,), dropout=0.5, spectral_norm=True, rngs=nnx.Rngs(0))
     samples = np.random.default_rng(0).uniform(-1, 1, (9, 2, 2)).astype(np.float32)

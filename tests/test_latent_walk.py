@@ -60,6 +60,7 @@ def test_a_move_wins_probability_and_costs_its_squared_length_up_to_the_longest(
     assert reached.target == 1 and reached.time == 1 and not terminated and not truncated
 
 
+@pytest.mark.slow
 def test_rewards_of_a_walk_add_up_to_what_was_won_on_the_whole_way():
     env = make(move_cost=0.0, max_steps=8)
 
@@ -89,6 +90,7 @@ def test_one_sees_where_one_is_and_what_is_wanted():
     assert make().observe(many).shape == (2, 5)
 
 
+@pytest.mark.slow
 def test_walks_start_at_the_prior_or_at_what_was_given():
     keys = jax.random.split(jax.random.key(0), 3000)
     states = jax.jit(jax.vmap(make().reset))(keys)
@@ -103,6 +105,7 @@ def test_walks_start_at_the_prior_or_at_what_was_given():
     np.testing.assert_allclose(states.probability, score(decode(states.latents))[np.arange(3000), states.target])
 
 
+@pytest.mark.slow
 def test_a_film_shows_every_place_from_start_to_end():
     env = make(max_steps=4, max_move=2.0)
     starts = jax.vmap(env.begin)(jnp.array([[0.0, 0.0], [1.0, 1.0]]), jnp.array([0, 1]))
@@ -149,6 +152,7 @@ def test_the_walker_s_actions_are_gaussian_around_0_at_first():
         GaussianActorCritic(5, (16,), 2, std=0, rngs=nnx.Rngs(0))
 
 
+@pytest.mark.slow
 def test_its_log_probs_are_of_the_action_that_it_chose_and_not_of_the_shortened_move():
     walker = GaussianActorCritic(5, (16,), 2, std=3.0, rngs=nnx.Rngs(0))
     env = make(max_move=0.1)
@@ -182,6 +186,7 @@ def walk(env, walker, states):
     return play(env, act, env.max_steps, len(states.target), states)
 
 
+@pytest.mark.slow
 def test_ppo_finds_the_corners_of_the_triangle():
     env = make()
     walker, _ = train(env, num_updates=25, num_envs=64, entropy_coeff=0.0)

@@ -101,6 +101,7 @@ def shrink(x, alpha_bar):
     return 0.3 + 0.5 * x * jnp.sqrt(alpha_bar)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [cosine_schedule(10), EDMSchedule(8)])
 def test_one_guess_has_one_min_snr_loss_and_one_error_whatever_it_is_told_as(schedule):
     data = jax.random.normal(jax.random.key(0), (4000, 3))
@@ -169,6 +170,7 @@ def test_edm_levels_are_equation_5_and_its_training_levels_lognormal():
     assert EDMSchedule(1).sigmas == (0.0, pytest.approx(80.0)) and hash(EDMSchedule(3)) == hash(EDMSchedule(3))
 
 
+@pytest.mark.slow
 def test_for_gaussian_data_edm_s_best_network_says_0_and_errs_by_1_at_every_level():
     """E[x₀ | y] = c_skip y, so that nothing is left to say; the effective loss is the target's variance."""
     data = 0.5 * jax.random.normal(jax.random.key(0), (60000, 1))
@@ -248,6 +250,7 @@ def test_a_known_field_is_followed_with_its_order_forwards_and_backwards(method,
             assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.15)
 
 
+@pytest.mark.slow
 def test_the_path_of_an_ode_holds_all_its_points_and_a_straight_field_needs_one_step():
     times = np.array([0.0, 0.1, 0.7, 1.0])
     path = integrate(lambda x, t: jnp.full_like(x, 2.0), jnp.zeros(3), times, "euler", path=True)

@@ -46,6 +46,7 @@ def test_the_script_makes_the_same_words():
     compare(make_scored_words(), load_scored_words())
 
 
+@pytest.mark.slow  # for the compiler: without its optimisations twenty steps of rounding are visible
 def test_the_script_makes_the_same_digits():
     pytest.importorskip("sklearn")
     pytest.importorskip("PIL")

@@ -179,6 +179,7 @@ def test_the_bound_is_log_p_less_the_gap_in_a_model_where_both_are_known(likelih
         np.testing.assert_allclose(metrics["elbo"], -3 * np.log(2) - metrics["kl"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_metrics_by_hand():
     trainer = make(beta=0.5, free_bits=0.7, kl_annealing="linear", annealing_steps=4.0)
     given, key = batch()["images"], jax.random.key(0)
@@ -214,6 +215,7 @@ def test_settings_are_changed_without_compiling():
     assert trainer._compiled_step._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_free_bits_keep_a_latent_from_collapse():
     """Noise has nothing to tell: the KL goes to 0, and with free bits to what costs nothing."""
     noise = {"x": np.random.default_rng(0).normal(size=(256, *SHAPE)).astype(np.float32)}
@@ -247,6 +249,7 @@ def test_a_gaussian_decodes_to_means_of_any_size():
     assert jax.jit(trainer.decode)(latents).shape == (2, *SHAPE)
 
 
+@pytest.mark.slow
 def test_dropout_batch_statistics_and_odd_batches():
     trainer = make(Restless())
     for rows in (1, 7):
@@ -259,6 +262,7 @@ def test_dropout_batch_statistics_and_odd_batches():
     assert snapshot(trainer) == before
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_run_to_the_bit(tmp_path):
     trainer = make(Restless(), key=5, kl_annealing="linear", annealing_steps=5.0)
     twin = trainer.clone()
@@ -366,6 +370,7 @@ def parts():
     return Encoder(SHAPE, SIZE, (16,), rngs=nnx.Rngs(1)), Decoder(SIZE, SHAPE, (16,), rngs=nnx.Rngs(2))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:PPOTrainer")  # of no critic, and of dones that are all 0
 def test_the_guide_s_example_trains_the_encoder(parts):
     encoder, decoder = parts
@@ -387,6 +392,7 @@ def test_the_encoder_s_log_probs_are_scipy_s_and_each_call_draws_anew(parts):
     assert (first != second).all()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:PPOTrainer")  # of no critic
 @pytest.mark.parametrize(
     ("kind", "config"),
