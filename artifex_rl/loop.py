@@ -1,76 +1,121 @@
-"""The loop of `Trainer.fit`, and how it cuts data into steps: one batch, rows of a dataset, or any iterable."""
+"""The loop of `Trainer.fit`: what happens in it, one event after the other, and who is told of each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-#: Permutations of epochs come from a stream of their own, apart from those of the steps 0, 1, 2, …
-EPOCHS = 2**32 - 1
+from artifex_rl.rows import choose_rows, count_rows, take_rows
+
+#: A hook's name and what it is called with after the trainer.
+Event = tuple[Any, ...]
 
 
-def run(trainer: Any, calls: Iterator[list[dict[str, float]]], callbacks: Sequence[Any]) -> dict[str, np.ndarray]:
-    """Train as `calls` are read, and call the hooks; see `Trainer.fit`."""
+def run(trainer: Any, events: Iterator[Event], callbacks: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Train as `events` are read, and call the hooks; see `Trainer.fit` and `artifex_rl.callbacks.Callback`.
+
+    An error, a hook's or the training's, is told to every `on_exception`; then every `on_train_end` is called, and
+    the error goes on its way. What goes wrong in the meantime becomes a note of it.
+    """
     history: list[dict[str, float]] = []
-    trainer.should_stop = False
-    _call(callbacks, "on_train_begin", trainer)
+    begun: list[Any] = []
+    trainer.should_stop, trainer.callbacks = False, tuple(callbacks)
     try:
-        for metrics in calls:
-            for step, now in enumerate(metrics, start=trainer.step - len(metrics)):
-                _call(callbacks, "on_train_batch_end", trainer, now, step)
-            history += metrics
-            if trainer.should_stop:
-                break
-    finally:  # files are closed and bars are taken down after an error, too
-        _call(callbacks, "on_train_end", trainer)
+        for callback in callbacks:
+            begun.append(callback)
+            _call(callback, "on_train_begin", trainer)
+        for hook, *arguments in events:
+            if hook == "on_train_batch_end":
+                history.append(arguments[0])
+            for callback in callbacks:
+                _call(callback, hook, trainer, *arguments)
+    except BaseException as error:
+        _call_each(begun, "on_exception", trainer, error, after=error)
+        _call_each(begun, "on_train_end", trainer, after=error)
+        raise
+    else:
+        error = _call_each(begun, "on_train_end", trainer)
+        if error is not None:
+            raise error
+    finally:
+        trainer.callbacks = ()
     return {name: np.array([now[name] for now in history]) for name in (history[0] if history else ())}
 
 
-def _call(callbacks: Sequence[Any], hook: str, *arguments: Any) -> None:
+def _call(callback: Any, hook: str, *arguments: Any) -> None:
+    """Call a hook, if the callback has it; an error gets a note that names both."""
+    function = getattr(callback, hook, None)
+    if function is None:
+        return
+    try:
+        function(*arguments)
+    except BaseException as error:
+        error.add_note(f"raised by {type(callback).__name__}.{hook}")
+        raise
+
+
+def _call_each(
+    callbacks: Sequence[Any], hook: str, *arguments: Any, after: BaseException | None = None
+) -> BaseException | None:
+    """Call a hook of every callback, whatever the others raise; the first error, with the later ones as its notes."""
     for callback in callbacks:
-        getattr(callback, hook, _nothing)(*arguments)
+        try:
+            _call(callback, hook, *arguments)
+        except BaseException as error:
+            if after is None:
+                after = error
+            elif after is not error:
+                after.add_note(f"then {type(callback).__name__}.{hook} raised {type(error).__name__}: {error}")
+    return after
 
 
-def _nothing(*arguments: Any) -> None: ...
-
-
-def train_calls(
+def train_events(
     trainer: Any,
     data: Any,
     steps: int | None,
     batch_size: int | None,
     steps_per_call: int,
     step_arguments: dict[str, Any],
-) -> Iterator[list[dict[str, float]]]:
-    """An iterator that trains as it is read: each item is the metrics of the steps of one call.
+    validation: Any = None,
+    validate_every: int | None = None,
+) -> Iterator[Event]:
+    """An iterator that trains as it is read: each item is a hook's name, and what to call it with.
 
     The arguments are checked before it is returned. They and the errors are those of `Trainer.fit`.
     """
-    for name, value in (("steps", steps), ("batch_size", batch_size), ("steps_per_call", steps_per_call)):
+    counts = {"steps": steps, "batch_size": batch_size, "steps_per_call": steps_per_call}
+    for name, value in {**counts, "validate_every": validate_every}.items():
         if value is not None and (isinstance(value, bool) or not hasattr(value, "__index__") or value < 1):
             raise ValueError(f"{name}: got {value!r}, needs an integer of at least 1")
+    validate = _validation(trainer, validation, validate_every)
     if not isinstance(data, Mapping):
         if not hasattr(data, "__iter__"):
             raise ValueError(f"data: got {type(data).__name__}, needs a mapping of arrays or an iterable of batches")
         if batch_size is not None:
             raise ValueError(f"batch_size: got {batch_size}, needs None: an iterable gives batches of its own")
-        return _from_iterable(trainer, data, steps, step_arguments)
+        return _from_iterable(trainer, data, trainer.step, steps, step_arguments, validate, validate_every)
     if steps is None:
         raise ValueError("steps: got None, needs how many: a mapping of arrays has no end")
-    if batch_size is None:
-        if step_arguments:
-            return _from_iterable(trainer, [data], steps, step_arguments)
+    end = trainer.step + steps
+    if batch_size is not None:
+        if step_arguments or not trainer.independent_rows:
+            what = next(iter(step_arguments), type(trainer).__name__)
+            raise ValueError(f"batch_size: got {batch_size}, needs None with {what}: pass whole batches")
         prepared = prepare(trainer, data)
-        return _from_arrays(trainer, trainer._place(prepared), None, steps, None, steps_per_call)
-    if step_arguments or not trainer.independent_rows:
-        what = next(iter(step_arguments), type(trainer).__name__)
-        raise ValueError(f"batch_size: got {batch_size}, needs None with {what}: pass whole batches")
-    prepared = prepare(trainer, data)
-    return _from_arrays(trainer, prepared, count_rows(prepared, batch_size), steps, batch_size, steps_per_call)
+        size = count_rows(prepared, batch_size)
+        return _from_arrays(trainer, prepared, size, end, batch_size, steps_per_call, validate, validate_every)
+    if validate is not None and validate_every is None:
+        raise ValueError("validate_every: got None, needs a number of steps: a single batch has no epochs")
+    if step_arguments:
+        once = itertools.repeat(data)
+        return _from_iterable(trainer, once, trainer.step, steps, step_arguments, validate, validate_every, False)
+    placed = trainer._place(prepare(trainer, data))
+    return _from_arrays(trainer, placed, None, end, None, steps_per_call, validate, validate_every)
 
 
 def prepare(trainer: Any, data: Any) -> Any:
@@ -80,77 +125,90 @@ def prepare(trainer: Any, data: Any) -> Any:
     return prepared
 
 
-def _from_iterable(trainer, batches, steps, step_arguments):
-    done = 0
-    while steps is None or done < steps:
-        before = done
-        for batch in batches:
-            yield [trainer.train_step(batch, **step_arguments)]
-            done += 1
-            if done == steps:
-                return
-        if steps is None or done == before:  # one pass was asked for, or a generator has nothing more
-            return
-
-
-def _from_arrays(trainer, data, size, steps, batch_size, steps_per_call):
-    done = 0
-    while done < steps:
-        length = min(steps_per_call, steps - done)
-        rows = None if size is None else choose_rows(trainer.key, trainer.step, length, size, batch_size)
+def _from_arrays(trainer, data, size, end, batch_size, steps_per_call, validate, every):
+    per_epoch = None if size is None else size // batch_size
+    # No call goes beyond a validation, whose state is then that of its step.
+    pause = None if validate is None else every or per_epoch
+    entered = None
+    while trainer.step < end and not trainer.should_stop:
+        first = trainer.step
+        length = min(steps_per_call, end - first, *(() if pause is None else (pause - first % pause,)))
+        if per_epoch and first // per_epoch != entered:
+            entered = first // per_epoch
+            yield "on_epoch_begin", entered
+        rows = None if size is None else choose_rows(trainer.key, first, length, size, batch_size)
         if length > 1:
-            yield trainer._train_many(data, rows, length)
+            metrics = trainer._train_many(data, rows, length)
         else:  # not as a scan of one: a convolution within a scan is far slower on CPU
             batch = data if rows is None else trainer._place(take_rows(data, rows[0]))
-            yield trainer._keep(*trainer._start(batch))
-        done += length
+            metrics = trainer._keep(*trainer._start(batch))
+        for step, now in enumerate(metrics, start=first):
+            if per_epoch and step // per_epoch != entered:
+                entered = step // per_epoch
+                yield "on_epoch_begin", entered
+            yield "on_train_batch_end", now, step
+            if pause is not None and (step + 1) % pause == 0:
+                yield "on_validation_end", validate(), step
+            if per_epoch and (step + 1) % per_epoch == 0:
+                yield "on_epoch_end", entered
 
 
-def choose_rows(key: jax.Array, first: int, length: int, size: int, batch_size: int) -> np.ndarray:
-    """Which rows steps first … first + length − 1 train on, `(length, batch_size)`: a function of key and step alone.
+def _from_iterable(trainer, batches, start, steps, step_arguments, validate, every, has_epochs=True):
+    size = len(batches) if hasattr(batches, "__len__") else None
+    steps = size if steps is None else steps
+    end = math.inf if steps is None else start + steps
+    behind = trainer.step - start if has_epochs else 0  # what a callback has restored: read again, and passed over
+    epoch, skip = divmod(behind, size) if size else (0, behind)
+    while trainer.step < end and not trainer.should_stop:
+        read, whole = 0, False
+        for batch in batches:
+            read += 1
+            if read <= skip:
+                continue
+            if has_epochs and read == skip + 1:
+                yield "on_epoch_begin", epoch
+            metrics = trainer.train_step(batch, **step_arguments)
+            yield "on_train_batch_end", metrics, trainer.step - 1
+            if every is not None and trainer.step % every == 0:
+                yield "on_validation_end", validate(), trainer.step - 1
+            if trainer.should_stop or trainer.step >= end:
+                whole = read == size
+                break
+        else:
+            whole = True
+        if has_epochs and whole and read > skip:
+            if validate is not None and every is None:
+                yield "on_validation_end", validate(), trainer.step - 1
+            yield "on_epoch_end", epoch
+        if steps is None or read == 0:  # one pass was asked for, or a generator has nothing more
+            return
+        epoch, skip = epoch + 1, max(0, skip - read)
 
-    Every epoch is a permutation of its own; rows that would not fill a last batch wait for another epoch.
-    """
-    per_epoch = size // batch_size
-    epochs = {step // per_epoch for step in range(first, first + length)}
-    stream = jax.random.fold_in(key, EPOCHS)
-    orders = {epoch: np.asarray(jax.random.permutation(jax.random.fold_in(stream, epoch), size)) for epoch in epochs}
-    starts = [(step // per_epoch, step % per_epoch * batch_size) for step in range(first, first + length)]
-    return np.stack([orders[epoch][start : start + batch_size] for epoch, start in starts])
 
+def _validation(trainer: Any, validation: Any, every: int | None) -> Callable[[], dict[str, float]] | None:
+    """What returns the metrics of the validation as they are now, "val_" before each name; None if there is none."""
+    if validation is None:
+        if every is not None:
+            raise ValueError(f"validation: got None beside validate_every={every}, needs data, or a function")
+        return None
+    if callable(validation):
+        return lambda: {f"val_{name}": float(value) for name, value in validation(trainer).items()}
+    batches = [validation] if isinstance(validation, Mapping) else validation
+    if not isinstance(batches, Sequence) or not batches:
+        raise ValueError(
+            f"validation: got {type(validation).__name__}, needs a mapping of arrays, a list of them, or a function "
+            f"of the trainer that returns metrics"
+        )
+    rows = []
+    for batch in batches:
+        try:
+            rows.append(max(len(leaf) for leaf in jax.tree.leaves(prepare(trainer, batch)) if np.ndim(leaf)))
+        except ValueError as error:
+            error.add_note("in validation")
+            raise
 
-def count_rows(data: Any, batch_size: int) -> int:
-    """How many rows a dataset has: at least `batch_size`, as many in every array, or a ValueError."""
-    sizes = {np.shape(leaf)[0] for leaf in jax.tree.leaves(data) if np.ndim(leaf)}
-    if len(sizes) != 1:
-        raise ValueError(f"data: got arrays of {sorted(sizes)} rows, needs as many in each to cut batches from it")
-    (size,) = sizes
-    if size < batch_size:
-        raise ValueError(f"batch_size: got {batch_size}, needs at most the {size} rows of the data")
-    return size
+    def evaluate() -> dict[str, float]:
+        found = [trainer.evaluate(batch) for batch in batches]
+        return {f"val_{name}": float(np.average([one[name] for one in found], weights=rows)) for name in found[0]}
 
-
-def take_rows(data: Any, rows: Any) -> Any:
-    """Those rows of every array; scalars as they are."""
-    return jax.tree.map(lambda leaf: leaf[rows] if np.ndim(leaf) else leaf, data)
-
-
-def shard_rows(batch: Any, mesh: Mesh) -> Any:
-    """The batch with the leading axis of every array split over all devices of the mesh; scalars on each.
-
-    Raises:
-        ValueError: a leading axis does not divide by the number of devices.
-    """
-    split, everywhere = NamedSharding(mesh, PartitionSpec(mesh.axis_names)), NamedSharding(mesh, PartitionSpec())
-
-    def place(path, leaf):
-        if np.ndim(leaf) == 0:
-            return jax.device_put(leaf, everywhere)
-        if np.shape(leaf)[0] % mesh.size:
-            name = jax.tree_util.keystr(path, simple=True, separator=".") or "batch"
-            raise ValueError(
-                f"{name}: got {np.shape(leaf)[0]} rows, needs a multiple of the mesh's {mesh.size} devices"
-            )
-        return jax.device_put(leaf, split)
-
-    return jax.tree.map_with_path(place, batch)
+    return evaluate

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from artifex_rl.loop import choose_rows, count_rows, prepare, take_rows
+from artifex_rl.loop import prepare
+from artifex_rl.rows import choose_rows, count_rows, take_rows
 from artifex_rl.trainer import Trainer, TrainState
 
 #: The stream of keys for drawing samples; `RLTrainer.collect` takes the same.

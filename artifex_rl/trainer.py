@@ -21,8 +21,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from artifex_rl.descent import descend
-from artifex_rl.loop import prepare, run, shard_rows, take_rows, train_calls
+from artifex_rl.loop import prepare, run, train_events
 from artifex_rl.metrics import Metrics, PackedMetrics, pack
+from artifex_rl.rows import shard_rows, take_rows
 from artifex_rl.state import TrainState, Variables
 
 #: Name of the metric, taken out before anyone sees it, that says whether the batch looked right to the device.
@@ -79,6 +80,7 @@ class Trainer(abc.ABC):
         self.key = key
         self.step = 0
         self.should_stop = False
+        self.callbacks: tuple[Any, ...] = ()
 
         self._compiled_step = jax.jit(self._step)
         self._compiled_steps = jax.jit(self._steps, static_argnames="length")
@@ -231,6 +233,8 @@ class Trainer(abc.ABC):
         *,
         batch_size: int | None = None,
         steps_per_call: int | None = None,
+        validation: Any = None,
+        validate_every: int | None = None,
         **step_arguments: Any,
     ) -> dict[str, np.ndarray]:
         """Train for many steps.
@@ -239,13 +243,19 @@ class Trainer(abc.ABC):
             data: one of three. A mapping of arrays is one batch, trained on again and again, or with `batch_size` a
                 dataset, of which each step takes the next rows of a permutation that every epoch draws anew. Any
                 other iterable gives one batch a step, and is begun again where it ends, if it can be.
-            steps: how many. None: to the end of the iterable, once.
-            callbacks: objects with any of the hooks `on_train_begin(trainer)`,
-                `on_train_batch_end(trainer, metrics, step)`, `on_train_end(trainer)`. A hook may set
-                `trainer.should_stop`.
+            steps: how many, from where the trainer stands now. A callback that restores a later state when training
+                begins leaves the rest of them to do: its batches of an iterable are read and passed over. None: to
+                the end of the iterable, once.
+            callbacks: objects with any of the hooks of `artifex_rl.callbacks.Callback`, such as
+                `on_train_batch_end(trainer, metrics, step)`. A hook may set `trainer.should_stop`.
             batch_size: rows of a batch, for a dataset.
             steps_per_call: steps that one compiled call makes of a mapping, about six times as fast as one by one.
-                Hooks are then called after the call, once for each of its steps. None: 100, or 1 with callbacks.
+                Hooks are then called after the call, once for each of its steps; `trainer.step` says where the model
+                stands, at the end of the call. None: 100, or 1 with callbacks.
+            validation: a batch as for `evaluate`, a list of batches, whose metrics are averaged by rows, or a
+                function `validation(trainer)` that returns metrics. Hooks see them with "val_" before each name.
+            validate_every: validate when `trainer.step` is a multiple of this; no compiled call goes beyond. None:
+                at the end of each epoch, which is a pass through a dataset or an iterable.
             step_arguments: passed on to `train_step`, such as `reward_fn`; every step is then a call of its own.
 
         Returns:
@@ -253,10 +263,13 @@ class Trainer(abc.ABC):
 
         Raises:
             ValueError: `steps` is missing or not positive, or the data does not fit; the message names it.
+            Exception: whatever a callback raises, with a note that names it and its hook. Every `on_exception` and
+                every `on_train_end` is called before.
         """
         if steps_per_call is None:
             steps_per_call = 1 if callbacks else 100
-        return run(self, train_calls(self, data, steps, batch_size, steps_per_call, step_arguments), callbacks)
+        arguments = (steps, batch_size, steps_per_call, step_arguments, validation, validate_every)
+        return run(self, train_events(self, data, *arguments), callbacks)
 
     def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> None:
         """Write model, optimizer, step, random key and config to the folder `path`, through orbax.

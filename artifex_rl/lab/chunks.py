@@ -18,11 +18,12 @@ import numpy as np
 from flax import nnx
 
 from artifex_rl.envs.rollout import rollout
-from artifex_rl.loop import EPOCHS, count_rows, prepare, take_rows
+from artifex_rl.loop import prepare
 from artifex_rl.metrics import pack
 from artifex_rl.rl.onpolicy import collect_trajectory
 from artifex_rl.rl.policies import as_policy
 from artifex_rl.rl.trainer import SAMPLES
+from artifex_rl.rows import EPOCHS, count_rows, take_rows
 from artifex_rl.state import TrainState
 from artifex_rl.trainer import Trainer
 
