@@ -43,7 +43,7 @@ def run(trainer: Any, events: Iterator[Event], callbacks: Sequence[Any]) -> dict
         if error is not None:
             raise error
     finally:
-        trainer.callbacks = ()
+        trainer.callbacks, trainer.end_step = (), None
     return {name: np.array([now[name] for now in history]) for name in (history[0] if history else ())}
 
 
@@ -98,7 +98,10 @@ def train_events(
             raise ValueError(f"data: got {type(data).__name__}, needs a mapping of arrays or an iterable of batches")
         if batch_size is not None:
             raise ValueError(f"batch_size: got {batch_size}, needs None: an iterable gives batches of its own")
-        return _from_iterable(trainer, data, trainer.step, steps, step_arguments, validate, validate_every)
+        size = len(data) if hasattr(data, "__len__") else None
+        steps = size if steps is None else steps
+        trainer.end_step = None if steps is None else trainer.step + steps
+        return _from_iterable(trainer, data, size, trainer.step, step_arguments, validate, validate_every)
     if steps is None:
         raise ValueError("steps: got None, needs how many: a mapping of arrays has no end")
     end = trainer.step + steps
@@ -108,13 +111,15 @@ def train_events(
             raise ValueError(f"batch_size: got {batch_size}, needs None with {what}: pass whole batches")
         prepared = prepare(trainer, data)
         size = count_rows(prepared, batch_size)
+        trainer.end_step = end
         return _from_arrays(trainer, prepared, size, end, batch_size, steps_per_call, validate, validate_every)
     if validate is not None and validate_every is None:
         raise ValueError("validate_every: got None, needs a number of steps: a single batch has no epochs")
     if step_arguments:
-        once = itertools.repeat(data)
-        return _from_iterable(trainer, once, trainer.step, steps, step_arguments, validate, validate_every, False)
+        trainer.end_step = end
+        return _from_iterable(trainer, itertools.repeat(data), None, None, step_arguments, validate, validate_every)
     placed = trainer._place(prepare(trainer, data))
+    trainer.end_step = end
     return _from_arrays(trainer, placed, None, end, None, steps_per_call, validate, validate_every)
 
 
@@ -153,10 +158,9 @@ def _from_arrays(trainer, data, size, end, batch_size, steps_per_call, validate,
                 yield "on_epoch_end", entered
 
 
-def _from_iterable(trainer, batches, start, steps, step_arguments, validate, every, has_epochs=True):
-    size = len(batches) if hasattr(batches, "__len__") else None
-    steps = size if steps is None else steps
-    end = math.inf if steps is None else start + steps
+def _from_iterable(trainer, batches, size, start, step_arguments, validate, every):
+    end = math.inf if trainer.end_step is None else trainer.end_step
+    has_epochs = start is not None
     behind = trainer.step - start if has_epochs else 0  # what a callback has restored: read again, and passed over
     epoch, skip = divmod(behind, size) if size else (0, behind)
     while trainer.step < end and not trainer.should_stop:
@@ -180,7 +184,7 @@ def _from_iterable(trainer, batches, start, steps, step_arguments, validate, eve
             if validate is not None and every is None:
                 yield "on_validation_end", validate(), trainer.step - 1
             yield "on_epoch_end", epoch
-        if steps is None or read == 0:  # one pass was asked for, or a generator has nothing more
+        if end == math.inf or read == 0:  # one pass was asked for, or a generator has nothing more
             return
         epoch, skip = epoch + 1, max(0, skip - read)
 

@@ -14,8 +14,8 @@ class Callback:
     - A hook stops the training with `trainer.should_stop = True`; a loop written by hand has to look at it.
     - What a hook raises ends the training, with a note that names the callback and the hook. Then `on_exception` and
       `on_train_end` of every callback whose `on_train_begin` was called are called, whatever each of them raises.
-    - `trainer.callbacks` are those of the `fit` that is running, so that one can find the others. A loop written by
-      hand may set it.
+    - `trainer.callbacks` are those of the `fit` that is running, so that one can find the others, and
+      `trainer.end_step` is the step at which it ends, or None. A loop written by hand may set both.
     - A checkpoint may be restored in the `on_train_begin` of another callback, before or after that of this one. So
       what depends on `trainer.step` or on `load_state_dict` waits for the first step, and `on_train_begin` forgets
       nothing.

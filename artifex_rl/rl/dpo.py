@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from artifex_rl.configs import DPOConfig
+from artifex_rl.notices import warn_caller
 from artifex_rl.rl.distributions import Categorical
 from artifex_rl.rl.experience import MAX_LOG_PROB
 from artifex_rl.rl.forms import KnownForms
@@ -16,7 +17,6 @@ from artifex_rl.rl.losses import MAX_LOG_RATIO, compute_dpo_loss, compute_simpo_
 from artifex_rl.rl.policies import Evaluation, FrozenPolicy, as_policy
 from artifex_rl.rl.preferences import REFERENCES, SIDES, check_preference_numbers, check_preferences
 from artifex_rl.rl.specification import Specification, all_finite, plausible_actions
-from artifex_rl.rl.trainer import warn_caller
 from artifex_rl.trainer import Metrics, Trainer, TrainState
 
 

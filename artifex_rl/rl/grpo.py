@@ -11,11 +11,12 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from artifex_rl.configs import GRPOConfig
+from artifex_rl.notices import warn_caller
 from artifex_rl.rl.losses import compute_clipped_surrogate, estimate_kl
 from artifex_rl.rl.policies import FrozenPolicy
 from artifex_rl.rl.references import ask_reference
 from artifex_rl.rl.returns import compute_discounted_returns, compute_group_advantages
-from artifex_rl.rl.trainer import RLTrainer, masked_mean, warn_caller
+from artifex_rl.rl.trainer import RLTrainer, masked_mean
 from artifex_rl.trainer import Metrics, TrainState
 
 

@@ -11,10 +11,11 @@ from flax import nnx
 from jaxtyping import Array
 
 from artifex_rl.configs import PPOConfig
+from artifex_rl.notices import warn_caller
 from artifex_rl.rl import onpolicy
 from artifex_rl.rl.losses import compute_clipped_surrogate_loss, compute_value_loss, estimate_kl
 from artifex_rl.rl.returns import compute_gae_advantages, normalize_advantages
-from artifex_rl.rl.trainer import RLTrainer, masked_mean, warn_caller
+from artifex_rl.rl.trainer import RLTrainer, masked_mean
 from artifex_rl.rows import take_rows
 from artifex_rl.trainer import Metrics, TrainState
 

@@ -10,9 +10,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from artifex_rl.configs import REINFORCEConfig
+from artifex_rl.notices import warn_caller
 from artifex_rl.rl.losses import MAX_LOG_RATIO, compute_value_loss
 from artifex_rl.rl.returns import compute_discounted_returns, compute_group_advantages, normalize_advantages
-from artifex_rl.rl.trainer import RLTrainer, masked_mean, warn_caller
+from artifex_rl.rl.trainer import RLTrainer, masked_mean
 from artifex_rl.trainer import Metrics
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
-import warnings
-from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
@@ -14,7 +11,6 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-import artifex_rl
 from artifex_rl.rl.batches import check_finite, one_step_batch, read_batch, repeat_rows
 from artifex_rl.rl.distributions import Categorical
 from artifex_rl.rl.experience import MAX_LOG_PROB, check_experience, check_numbers
@@ -188,18 +184,6 @@ def masked_mean(x: Float[Array, "*B"], mask: Array | None = None) -> Float[Array
     if mask is None:
         return jnp.mean(x)
     return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(jnp.sum(mask, dtype=x.dtype), 1)
-
-
-def warn_caller(trainer: RLTrainer, message: str) -> None:
-    """A UserWarning at the line outside the library that called it, once for each trainer and message."""
-    said = trainer.__dict__.setdefault("_said", set())
-    if message in said:
-        return
-    said.add(message)
-    inside, frame, level = str(Path(artifex_rl.__file__).parent), sys._getframe(1), 2
-    while frame is not None and frame.f_code.co_filename.startswith(inside):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(f"{type(trainer).__name__}: {message}", UserWarning, stacklevel=level)
 
 
 def _takes(function: Any, name: str) -> bool:
