@@ -2,9 +2,11 @@
 
 import json
 import resource
+import shutil
 import socket
 import sys
 import time
+import types
 import warnings
 
 import pytest
@@ -185,13 +187,13 @@ def test_what_wandb_fails_at_costs_no_training(monkeypatch):
     assert trainer.step == 8
 
 
-def test_a_full_disk_costs_no_training(tmp_path):
+def test_a_full_disk_costs_no_training(monkeypatch):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     callback, trainer = logger(mode="offline"), make()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # for the process of W&B, too
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with pytest.warns(UserWarning, match="WandbLoggerCallback: the disk of .* is full"):
             trainer.fit(data(), 300, [callback])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

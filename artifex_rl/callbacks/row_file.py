@@ -80,7 +80,7 @@ class RowFile:
             if self.is_table and (new := {name for _, row in self._pending for name in row} - self._columns.keys()):
                 self._widen([name for _, row in self._pending for name in row if name in new])
             lines = [self._line(*row) for row in self._pending]
-            _write(self._file, b"".join(lines), self._size)
+            write_whole(self._file, b"".join(lines), self._size)
         except OSError:
             self._retry = 2 * len(self._pending)
             raise
@@ -187,7 +187,7 @@ class RowFile:
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX)
-            _write(file, b"".join(lines), 0)
+            write_whole(file, b"".join(lines), 0)
             os.replace(new, self.path)
         except BaseException:
             os.close(file)
@@ -198,7 +198,7 @@ class RowFile:
         self._read()
 
 
-def _write(file: int, data: bytes, size: int) -> None:
+def write_whole(file: int, data: bytes, size: int) -> None:
     """Write all at the end of a file of so many bytes, or nothing, and raise an OSError."""
     written = os.write(file, data)
     if written < len(data):

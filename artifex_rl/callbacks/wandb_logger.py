@@ -6,6 +6,7 @@ import dataclasses
 import http.client
 import netrc
 import os
+import shutil
 import ssl
 import threading
 import urllib.error
@@ -21,6 +22,8 @@ from artifex_rl.notices import warn_caller
 
 #: Seconds: to see whether the server answers, for it to begin a run, and to upload the rest of one at its end.
 REACH, BEGIN, FINISH = 5.0, 30.0, 60.0
+#: Bytes: with fewer of them free a disk is full.
+ROOM = 2**16
 #: The values of WANDB_MODE, with the names that older versions had.
 MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
 
@@ -116,8 +119,11 @@ class WandbLoggerCallback(MetricLogger):
 
     def close(self, failed: bool) -> None:
         run, self.run = self.run, None
-        if run is not None:
-            run.finish(exit_code=int(failed))
+        if run is None:
+            return
+        run.finish(exit_code=int(failed))
+        if self.mode == "offline" and shutil.disk_usage(run.dir).free < ROOM:  # about which W&B says nothing
+            warn_caller(self, f"the disk of {run.dir} is full: the end of the run may be missing")
 
     def rewind(self, step: int) -> bool:
         if step == 0:  # from the beginning: that is another run
