@@ -15,8 +15,8 @@ from artifex_rl import DPOConfig, DPOTrainer, REINFORCETrainer
 from artifex_rl.envs import CartPole
 from artifex_rl.lab import Control, Environment, LiveTraining, Slider
 from artifex_rl.lab.history import BUCKETS
-from artifex_rl.lab.samples import as_sample
 from artifex_rl.models import ActorCritic
+from artifex_rl.samples import as_sample
 
 
 @pytest.fixture(scope="module")

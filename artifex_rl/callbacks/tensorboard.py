@@ -41,9 +41,8 @@ class TensorBoardCallback(MetricLogger):
         os.makedirs(self.log_dir, exist_ok=True)
         # Two runs may begin in the same second: the name says which process, and which of its runs.
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}.{time.time_ns()}"
-        self._file = os.open(
-            os.path.join(self.log_dir, name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666
-        )
+        path = os.path.join(self.log_dir, name)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
         self._size = 0
         self._add(self._proto.Event(file_version="brain.Event:2"))
         start = self._proto.SessionLog(status=self._proto.SessionLog.START)

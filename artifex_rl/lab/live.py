@@ -20,9 +20,9 @@ from artifex_rl.lab.frames import UNIT
 from artifex_rl.lab.live_figure import LiveFigure
 from artifex_rl.lab.live_text import curves_of, describe, legend, title_of
 from artifex_rl.lab.page import fragment
-from artifex_rl.lab.samples import as_sample
 from artifex_rl.lab.sliders import check_setting, make_sliders, read_setting
 from artifex_rl.lab.widget import LabWidget
+from artifex_rl.samples import as_sample
 from artifex_rl.trainer import Trainer
 
 HERE = Path(__file__).parent

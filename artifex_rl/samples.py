@@ -1,4 +1,4 @@
-"""What a model makes, brought into the page: texts as they are, images as PNG."""
+"""What a model makes, for a page or a file: texts as they are, images as PNG."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GAP = 1
 
 
 def as_sample(shown: Any) -> dict[str, Any]:
-    """What `show` returned, as the page takes it: "text", or "png" and its "alt".
+    """What a `show` function returned, as a page takes it: "text", or "png" and its "alt".
 
     Raises:
         ValueError: it is nothing that can be shown.
