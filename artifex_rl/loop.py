@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from artifex_rl.notices import warn_caller
 from artifex_rl.rows import choose_rows, count_rows, take_rows
 
 #: A hook's name and what it is called with after the trainer.
@@ -24,11 +25,13 @@ def run(trainer: Any, events: Iterator[Event], callbacks: Sequence[Any]) -> dict
     """
     history: list[dict[str, float]] = []
     begun: list[Any] = []
-    trainer.should_stop, trainer.callbacks = False, tuple(callbacks)
+    trainer.should_stop, trainer.callbacks, trainer.fitting = False, tuple(callbacks), True
     try:
         for callback in callbacks:
             begun.append(callback)
             _call(callback, "on_train_begin", trainer)
+        if trainer.end_step is not None and trainer.step > trainer.end_step:
+            warn_caller(trainer, f"what was restored is of step {trainer.step}, beyond the last, {trainer.end_step}")
         for hook, *arguments in events:
             if hook == "on_train_batch_end":
                 history.append(arguments[0])
@@ -43,7 +46,7 @@ def run(trainer: Any, events: Iterator[Event], callbacks: Sequence[Any]) -> dict
         if error is not None:
             raise error
     finally:
-        trainer.callbacks, trainer.end_step = (), None
+        trainer.callbacks, trainer.end_step, trainer.fitting = (), None, False
     return {name: np.array([now[name] for now in history]) for name in (history[0] if history else ())}
 
 
@@ -156,6 +159,7 @@ def _from_arrays(trainer, data, size, end, batch_size, steps_per_call, validate,
                 yield "on_validation_end", validate(), step
             if per_epoch and (step + 1) % per_epoch == 0:
                 yield "on_epoch_end", entered
+        yield ("on_checkpoint",)
 
 
 def _from_iterable(trainer, batches, size, start, step_arguments, validate, every):
@@ -164,14 +168,16 @@ def _from_iterable(trainer, batches, size, start, step_arguments, validate, ever
     behind = trainer.step - start if has_epochs else 0  # what a callback has restored: read again, and passed over
     epoch, skip = divmod(behind, size) if size else (0, behind)
     while trainer.step < end and not trainer.should_stop:
-        read, whole = 0, False
+        read, whole, untold = 0, False, False
         for batch in batches:
             read += 1
             if read <= skip:
                 continue
+            if untold:  # only now is it known that no epoch ended with the step before
+                yield ("on_checkpoint",)
             if has_epochs and read == skip + 1:
                 yield "on_epoch_begin", epoch
-            metrics = trainer.train_step(batch, **step_arguments)
+            metrics, untold = trainer.train_step(batch, **step_arguments), True
             yield "on_train_batch_end", metrics, trainer.step - 1
             if every is not None and trainer.step % every == 0:
                 yield "on_validation_end", validate(), trainer.step - 1
@@ -184,6 +190,8 @@ def _from_iterable(trainer, batches, size, start, step_arguments, validate, ever
             if validate is not None and every is None:
                 yield "on_validation_end", validate(), trainer.step - 1
             yield "on_epoch_end", epoch
+        if untold:
+            yield ("on_checkpoint",)
         if end == math.inf or read == 0:  # one pass was asked for, or a generator has nothing more
             return
         epoch, skip = epoch + 1, max(0, skip - read)

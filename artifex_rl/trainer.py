@@ -82,6 +82,7 @@ class Trainer(abc.ABC):
         self.should_stop = False
         self.callbacks: tuple[Any, ...] = ()  # of the `fit` that is running
         self.end_step: int | None = None  # where that one ends, if it is known
+        self.fitting = False  # whether one is running
 
         self._compiled_step = jax.jit(self._step)
         self._compiled_steps = jax.jit(self._steps, static_argnames="length")

@@ -54,6 +54,13 @@ class Callback:
         Called after `on_train_batch_end` of that step.
         """
 
+    def on_checkpoint(self, trainer: Any) -> None:
+        """`fit` only: all hooks of the step that lies behind, or of the steps of one call, were called, of everyone.
+
+        So the model and all callbacks are of one moment, and a checkpoint that is taken now is whole.
+        `trainer.fitting` says whether this hook will be called.
+        """
+
     def on_exception(self, trainer: Any, error: BaseException) -> None:
         """Training failed with this error, a KeyboardInterrupt perhaps; `on_train_end` will follow."""
 
