@@ -75,11 +75,12 @@ class CheckpointFolder:
         """Write the trainer as it stands, with `more`, which is JSON; whatever goes wrong leaves nothing behind.
 
         Raises:
-            OSError, ValueError: it cannot be written, for want of space perhaps. The others are as they were.
+            OSError: it cannot be written, for want of space perhaps. The others are as they were.
         """
         step = int(trainer.step)
         place = self.path / f"{WRITING}{step:08d}"
         try:
+            self.sweep()
             save_trainer(trainer, place)
             (place / "more.json").write_text(json.dumps(more))
             manifest = {"format": FORMAT, "step": step, "metrics": metrics, "files": _files(place)}
@@ -87,8 +88,11 @@ class CheckpointFolder:
             _sync(place)
             os.rename(place, self.path_of(step))
             _sync_folder(self.path)
-        except BaseException:
+        except BaseException as error:
             self.sweep()
+            number = re.search(r"os_error_code='(\d+)'", str(error))  # how tensorstore says that a disk is full
+            if number is not None:
+                raise OSError(int(number[1]), os.strerror(int(number[1])), str(place)) from error
             raise
         return SavedCheckpoint(step, self.path_of(step), metrics)
 
@@ -137,7 +141,10 @@ class CheckpointFolder:
         """Remove what processes that died have left half written or half removed."""
         for path in self.path.iterdir():
             if path.name.startswith((WRITING, REMOVING)):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)  # orbax's threads may still be failing in it
+                else:
+                    path.unlink()
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

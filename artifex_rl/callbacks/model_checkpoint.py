@@ -118,7 +118,7 @@ class ModelCheckpoint(Callback):
         self.on_validation_end(trainer, metrics, step)
 
     def on_validation_end(self, trainer: Any, metrics: dict[str, float], step: int) -> None:
-        self._metrics |= {name: _number(name, value) for name, value in metrics.items()}
+        self._metrics = self._metrics | {name: _number(name, value) for name, value in metrics.items()}
         self._names |= metrics.keys()
         if not trainer.fitting:
             self._consider(trainer)
@@ -165,7 +165,9 @@ class ModelCheckpoint(Callback):
             return
         if self.config.monitor not in {None, *self._metrics} and not self.config.monitor.startswith("val_"):
             self._warn_of_monitor()
-        keep_newest = self.config.keeps_last or (at_the_end and (self._exception or not self.saved))
+        # A run does not end with an empty folder, and the state that an error has left is worth more than its rank.
+        nothing_yet = not self.saved and self.config.save_top_k != 0
+        keep_newest = self.config.keeps_last or (at_the_end and (self._exception or nothing_yet))
         if keep_newest or self.config.is_among_the_best(self._metrics, step, self.saved):
             try:
                 self._write(trainer)
