@@ -33,21 +33,26 @@ def test_epochs_of_a_dataset_begin_and_end_and_are_validated():
         ("train_begin", 0),
         ("epoch_begin", 0, 0),
         ("train_batch_end", 1, 0),
+        ("checkpoint", 1),
         ("train_batch_end", 2, 1),
         ("validation_end", 2, 1),
         ("epoch_end", 2, 0),
+        ("checkpoint", 2),  # of what all of them know
         ("epoch_begin", 2, 1),
         ("train_batch_end", 3, 2),
+        ("checkpoint", 3),
         ("train_batch_end", 4, 3),
         ("validation_end", 4, 3),
         ("epoch_end", 4, 1),
+        ("checkpoint", 4),
         ("epoch_begin", 4, 2),
         ("train_batch_end", 5, 4),
+        ("checkpoint", 5),
         ("train_end", 5),
     ]
     diary.pages.clear()
     trainer.fit(data(9), 1, [diary], batch_size=4)  # within the third epoch, and to its end
-    assert diary.pages[1:-1] == [("epoch_begin", 5, 2), ("train_batch_end", 6, 5), ("epoch_end", 6, 2)]
+    assert diary.pages[1:-2] == [("epoch_begin", 5, 2), ("train_batch_end", 6, 5), ("epoch_end", 6, 2)]
 
 
 def test_a_call_of_many_steps_ends_where_there_is_something_to_validate():
@@ -72,12 +77,18 @@ def test_an_epoch_of_an_iterable_is_one_reading_of_it(sized):
     epochs = [page[::2] for page in diary.of("epoch_begin", "epoch_end", "validation_end")]
     assert epochs[:3] == [("epoch_begin", 0), ("validation_end", 2), ("epoch_end", 0)]
     assert epochs[3:] == ([("epoch_begin", 1)] if sized else [])
+    kept = diary.of("checkpoint", "train_batch_end", "epoch_end")
+    assert kept[-1] == ("checkpoint", 4 if sized else 3)
+    assert all(
+        kept[kept.index(("epoch_end", 3, 0)) + i][0] == name
+        for i, name in [(-1, "train_batch_end"), (1, "checkpoint")]
+    )
 
 
 def test_a_single_batch_has_no_epochs():
     diary = Diary()
     make().fit(data(), 3, [diary])
-    assert {page[0] for page in diary.pages} == {"train_begin", "train_batch_end", "train_end"}
+    assert {page[0] for page in diary.pages} == {"train_begin", "train_batch_end", "checkpoint", "train_end"}
     with pytest.raises(ValueError, match=r"validate_every: got None.*no epochs"):
         make().fit(data(), 3, validation=data())
 
@@ -150,7 +161,8 @@ def test_a_callback_that_restores_leaves_the_rest_of_the_steps_and_of_the_batche
         ("epoch_begin", 10, 2),
     ]
     done = make()
-    done.fit(batches, 6, [Restores()])  # which lies behind it
+    with pytest.warns(UserWarning, match="of step 7, beyond the last, 6"):
+        done.fit(batches, 6, [Restores()])
     assert done.step == 7
     one_pass = make()
     one_pass.fit([*batches, *batches], callbacks=[Restores()])

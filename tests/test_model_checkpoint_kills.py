@@ -2,144 +2,106 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import os
 import random
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
-from checkpointed import Counter, digest, line_data, make_line
 
-from artifex_rl.callbacks import Callback, CheckpointConfig, ModelCheckpoint
-from artifex_rl.callbacks.checkpoint_folder import CheckpointFolder
-
-KILLS, STEPS, EVERY = 100, 6000, 8
+KILLS, EVERY, STEPS = 100, 6, 2500
 
 
-class Dice(Counter):
-    """Draws from the host's random numbers, too, as a reward might."""
+class Lives:
+    """One run, life after life; see `lives.py`."""
 
-    def on_train_batch_end(self, trainer, metrics, step):
-        import numpy as np
+    def __init__(self, place: Path):
+        self.place, self.count = place, 0
+        script, environment = Path(__file__).with_name("lives.py"), {**os.environ, "XLA_FLAGS": ""}
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.server = subprocess.Popen([sys.executable, "-W", "ignore", script], env=environment, **pipes)
 
-        super().on_train_batch_end(trainer, metrics, step)
-        self.mixed += np.random.random() + random.random()
-
-
-class Report(Callback):
-    """Sends the step and the digest of everything, when training goes on and after every step."""
-
-    def __init__(self, pipe, dice):
-        self.pipe, self.dice = pipe, dice
-
-    def on_train_begin(self, trainer):
-        self.pipe.send((trainer.step, digest(trainer, self.dice)))
-
-    def on_checkpoint(self, trainer):
-        self.pipe.send((trainer.step, digest(trainer, self.dice)))
+    def start(self, folder: Path | None, steps: int) -> tuple[int, object]:
+        """The process, and what it writes."""
+        self.count += 1
+        pipe = self.place / f"pipe-{self.count}"
+        os.mkfifo(pipe)
+        about = {"pipe": str(pipe), "folder": folder and str(folder), "cache": str(self.place / "cache")}
+        print(json.dumps({**about, "steps": steps, "every": EVERY}), file=self.server.stdin, flush=True)
+        pid = int(self.server.stdout.readline())
+        return pid, open(pipe)
 
 
-def life(folder: str | None, cache: str, pipe, saving, steps: int) -> None:
-    """A process: trains, and resumes from the folder; `saving` is 1 while a checkpoint is being written."""
-    import jax
-    import numpy as np
-
-    jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_compilation_cache_dir", cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-
-    write = CheckpointFolder.write
-
-    def marked(*arguments):
-        saving.value = 1
-        try:
-            return write(*arguments)
-        finally:
-            saving.value = 0
-
-    CheckpointFolder.write = marked
-    np.random.seed(3)
-    random.seed(4)
-    trainer, dice = make_line(), Dice()
-    callbacks = [dice, Report(pipe, dice)]
-    if folder is not None:
-        settings = CheckpointConfig(folder, monitor="score", mode="max", every_n_steps=EVERY, resume="auto")
-        callbacks.insert(0, ModelCheckpoint(settings))
-    trainer.fit(line_data(), steps=steps, batch_size=4, callbacks=callbacks)
-    pipe.send(None)
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """A server that has imported everything, and whose forks start JAX each for itself."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
-def start(processes, *arguments):
-    mine, its = processes.Pipe(duplex=False)
-    saving = processes.Value("i", 0, lock=False)
-    process = processes.Process(target=life, args=(*arguments[:2], its, saving, *arguments[2:]))
-    process.start()
-    its.close()
-    return process, mine, saving
-
-
-def messages(pipe) -> list:
-    """What has been sent, up to the end of the process or of its run."""
-    found = []
-    try:
-        while (message := pipe.recv()) is not None:
-            found.append(message)
-    except EOFError:
-        pass
-    return found
+@pytest.fixture
+def lives():
+    """In memory if possible: what a disk does is no matter of how a process dies."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as place:
+        lives = Lives(Path(place))
+        yield lives
+        lives.server.stdin.close()
+        lives.server.wait()
 
 
 def newest(folder: Path) -> int:
     return max((int(path.name[5:]) for path in folder.glob("step_*")), default=0)
 
 
-@pytest.mark.slow
-def test_a_hundred_kills_leave_no_trace(tmp_path, processes):
-    folder, cache, chance = tmp_path / "run", str(tmp_path / "cache"), random.Random(0)
-    process, pipe, _ = start(processes, None, cache, STEPS)
-    truth = dict(messages(pipe))
-    process.join()
-    assert len(truth) == STEPS + 1
+def told(line: str) -> tuple[int, str]:
+    step, digest = line.split()
+    return int(step), digest
 
-    in_a_save, steps_seen, restored = 0, set(), []
+
+@pytest.mark.slow
+def test_a_hundred_kills_leave_no_trace(lives):
+    folder, chance = lives.place / "run", random.Random(0)
+    _, output = lives.start(None, STEPS)
+    truth = dict(told(line) for line in output if line != "done\n")
+    assert len(truth) == len({*truth.values()}) == STEPS + 1
+
+    where = {"starting": 0, "training": 0, "saving": 0}
+    restored, took = set(), 0.02  # seconds of a save
     for kill in range(KILLS):
         expected = newest(folder)
-        process, pipe, saving = start(processes, str(folder), cache, STEPS)
-        first = pipe.recv()
-        assert first[0] == expected and first == (expected, truth[expected])
-        restored.append(expected)
-        for _ in range(chance.randrange(EVERY)):
-            pipe.recv()
-        if kill % 2:  # somewhere in the middle of a save
-            while not saving.value:
-                time.sleep(0.0002)
-            time.sleep(chance.uniform(0, 0.06))
+        pid, output = lives.start(folder, STEPS)
+        heard = []
+
+        def listen(until, output=output, heard=heard):
+            heard.append(line := output.readline())
+            while not until(line):
+                heard.append(line := output.readline())
+
+        if kill % 10 == 0:  # while it starts, or restores
+            time.sleep(chance.uniform(0, 0.3))
         else:
-            time.sleep(chance.uniform(0, 0.25))
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        in_a_save += saving.value
-        for step, found in messages(pipe):
-            assert found == truth[step]
-            steps_seen.add(step)
-    process, pipe, _ = start(processes, str(folder), cache, newest(folder) + 40)
-    rest = messages(pipe)
-    process.join()
-    assert process.exitcode == 0
-    assert all(found == truth[step] for step, found in rest) and len(rest) == 41
-    print(in_a_save, len(steps_seen), restored[-1], len(set(restored)), file=sys.stderr)
-    assert in_a_save >= KILLS // 5 and KILLS - in_a_save >= KILLS // 10
-    assert len(set(restored)) > KILLS // 4
-    assert sorted(path.name for path in folder.iterdir() if not path.name.startswith("step_")) == [".lock"]
+            listen(lambda line: line[0].isdigit())
+            for _ in range(chance.randrange(3 * EVERY)):
+                listen(lambda line: line[0].isdigit())
+            if kill % 2:  # in the middle of a save
+                listen(lambda line: line == "[\n")
+                time.sleep(chance.uniform(0, took))
+            else:
+                time.sleep(chance.uniform(0, 0.002))
+        os.kill(pid, signal.SIGKILL)
+        heard += output.readlines()
+        states = [told(line) for line in heard if line[0].isdigit() and line.endswith("\n")]
+        marks = [line for line in heard if line[0] in "[]"]
+        where["starting" if not states else "saving" if marks[-1:] == ["[\n"] else "training"] += 1
+        if states:
+            assert states[0] == (expected, truth[expected])
+            assert all(truth[step] == digest for step, digest in states)
+            restored.add(expected)
+        output.close()
+        took = max((float(line[1:]) for line in heard if line[0] == "]" and line.endswith("\n")), default=took)
+    pid, output = lives.start(folder, newest(folder) + 40)
+    *rest, done = output.readlines()
+    states = [told(line) for line in rest if line[0].isdigit()]
+    assert done == "done\n" and len(states) == 41 and all(truth[step] == digest for step, digest in states)
+    assert where["saving"] >= 30 and where["training"] >= 20, where
+    assert len(restored) >= 30
+    assert [path.name for path in folder.iterdir() if not path.name.startswith("step_")] == [".lock"]
