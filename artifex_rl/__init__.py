@@ -31,6 +31,7 @@ __version__ = "0.1.0"
 
 #: Where the names live that come when asked for: most need flax.nnx, whose import takes longer than all above.
 _LAZY = {
+    "BoltzmannPolicy": "rl.boltzmann_policy",
     "ClippedReward": "rl.rewards",
     "CompositeReward": "rl.rewards",
     "CompressibilityReward": "rl.rewards",
@@ -39,6 +40,7 @@ _LAZY = {
     "DiffusionPolicy": "rl.diffusion_policy",
     "DiscriminatorReward": "rl.discriminator_reward",
     "EmbeddingReward": "rl.rewards",
+    "EnergyPolicy": "rl.energy_policy",
     "Evaluation": "rl.policies",
     "FlowPolicy": "rl.flow_policy",
     "GRPOTrainer": "rl.grpo",
@@ -61,6 +63,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "BoltzmannPolicy",
     "Categorical",
     "ClippedReward",
     "CompositeReward",
@@ -72,6 +75,7 @@ __all__ = [
     "DiffusionPolicy",
     "DiscriminatorReward",
     "EmbeddingReward",
+    "EnergyPolicy",
     "Evaluation",
     "FlowPolicy",
     "GRPOConfig",

@@ -9,10 +9,47 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 Energy = Callable[[Float[Array, "B *D"]], Float[Array, "B"]]
+
+
+def frozen_energy(model: nnx.Module) -> Energy:
+    """The energy of a model in its evaluation mode, as a pure function: what it is asked leaves no trace in it.
+
+    Gradients by the model's weights go through.
+    """
+    frozen = nnx.clone(model)
+    frozen.eval()
+    return lambda x: nnx.clone(frozen)(x)  # a spectral norm writes into its network even in this mode
+
+
+def begin_walks(
+    shape: tuple[int, ...], key: Array, low: ArrayLike | None = None, high: ArrayLike | None = None
+) -> Float[Array, "B *D"]:
+    """Where new walks begin: evenly between `low` and `high`, or at N(0, I) if one of them is None."""
+    if low is None or high is None:
+        return jnp.clip(jax.random.normal(key, shape), low, high)
+    return jax.random.uniform(key, shape, minval=low, maxval=high)
+
+
+def langevin_step(
+    energy: Energy, x: Float[Array, "B *D"], step_size: ArrayLike, temperature: ArrayLike = 1.0
+) -> tuple[Float[Array, "B *D"], Float[Array, ""]]:
+    """Mean and standard deviation of a step of unadjusted Langevin dynamics from x: N(x − η ∇E(x), 2 η T I).
+
+    Args:
+        energy: see the module.
+        x: where the walks are.
+        step_size: η > 0.
+        temperature: T ≥ 0.
+
+    Reference: Roberts & Tweedie (1996), doi:10.2307/3318418, section 1.4.1, whose h is 2 η.
+    """
+    step_size, temperature = (jnp.asarray(number, x.dtype) for number in (step_size, temperature))
+    return x - step_size * _slope(energy, x), jnp.sqrt(2 * step_size * temperature)
 
 
 def sample_langevin(
@@ -47,10 +84,10 @@ def sample_langevin(
     ε_t is 2 η; Du & Mordatch (2019), arXiv:1903.08689, eq. 3.
     """
     start, (step_size, temperature, low, high) = _read(start, step_size, temperature, low, high)
-    noise_scale = jnp.sqrt(2 * step_size * temperature)
 
     def step(x, key):
-        x = x - step_size * _slope(energy, x) + noise_scale * jax.random.normal(key, x.shape, x.dtype)
+        mean, std = langevin_step(energy, x, step_size, temperature)
+        x = mean + std * jax.random.normal(key, x.shape, x.dtype)
         return (x if low is None and high is None else jnp.clip(x, low, high)), None
 
     x, _ = jax.lax.scan(step, start, jax.random.split(key, num_steps))

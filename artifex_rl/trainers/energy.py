@@ -15,13 +15,14 @@ from jaxtyping import Array, Float
 from artifex_rl.configs import choice, config, count, number
 from artifex_rl.descent import descend
 from artifex_rl.generative.energy import (
+    begin_walks,
     compute_contrastive_loss,
     compute_denoising_score_loss,
     compute_sliced_score_loss,
 )
 from artifex_rl.trainer import Metrics, TrainState
 from artifex_rl.trainers.base import GenerativeTrainer
-from artifex_rl.trainers.walks import ReplayBuffer, begin_walks, pick_walks, walk
+from artifex_rl.trainers.walks import ReplayBuffer, pick_walks, walk
 
 #: The buffer begins with draws from a stream of their own, apart from those of the steps 0, 1, 2, …
 BUFFER = 2**32 - 3

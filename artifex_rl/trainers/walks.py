@@ -7,23 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from artifex_rl.generative.energy import sample_langevin, sample_mala
+from artifex_rl.generative.energy import begin_walks, frozen_energy, sample_langevin, sample_mala
 
 
 class ReplayBuffer(nnx.Variable):
     """Where persistent walks stand, `(buffer_size, *shape)`."""
-
-
-def begin_walks(
-    shape: tuple[int, ...], key: Array, low: ArrayLike | None = None, high: ArrayLike | None = None
-) -> Float[Array, "B *D"]:
-    """Where new walks begin: evenly between `low` and `high`, or at N(0, I) if one of them is None."""
-    if low is None or high is None:
-        return jnp.clip(jax.random.normal(key, shape), low, high)
-    return jax.random.uniform(key, shape, minval=low, maxval=high)
 
 
 def pick_walks(
@@ -57,12 +47,7 @@ def walk(
         config: an `EnergyConfig`; its `num_steps`, `sampler`, `step_size`, `temperature`, `low` and `high` count.
         changed: any of "num_steps", "step_size" and "temperature" in place of the config's; None leaves it.
     """
-    walked = nnx.clone(model)
-    walked.eval()
-
-    def energy(x):
-        return nnx.clone(walked)(x)  # a spectral norm writes into its network even here
-
+    energy = frozen_energy(model)
     names = ("num_steps", "step_size", "temperature", "low", "high")
     setting = {name: getattr(config, name) for name in names}
     setting |= {name: value for name, value in changed.items() if value is not None}
