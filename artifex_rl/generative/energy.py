@@ -9,21 +9,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 Energy = Callable[[Float[Array, "B *D"]], Float[Array, "B"]]
-
-
-def frozen_energy(model: nnx.Module) -> Energy:
-    """The energy of a model in its evaluation mode, as a pure function: what it is asked leaves no trace in it.
-
-    Gradients by the model's weights go through.
-    """
-    frozen = nnx.clone(model)
-    frozen.eval()
-    return lambda x: nnx.clone(frozen)(x)  # a spectral norm writes into its network even in this mode
 
 
 def begin_walks(
@@ -192,6 +181,20 @@ def compute_denoising_score_loss(
     """
     std, noise = jnp.asarray(std, data.dtype), jax.random.normal(key, data.shape, data.dtype)
     return 0.5 * jnp.mean(_squares(std * _slope(energy, data + std * noise) - noise))
+
+
+def expected_clean(energy: Energy, noisy: Float[Array, "B *D"], std: ArrayLike) -> Float[Array, "B *D"]:
+    """x − σ² ∇E(x): the expected sample without noise, for an energy of samples with noise of σ.
+
+    Args:
+        energy: as `compute_denoising_score_loss` has it.
+        noisy: samples with noise.
+        std: σ > 0.
+
+    Reference: Robbins (1956), *An Empirical Bayes Approach to Statistics*; Efron (2011), *Tweedie's Formula and
+    Selection Bias*, eq. 1.4.
+    """
+    return noisy - jnp.asarray(std, noisy.dtype) ** 2 * _slope(energy, noisy)
 
 
 def compute_sliced_score_loss(energy: Energy, data: Float[Array, "B *D"], key: Array) -> Float[Array, ""]:

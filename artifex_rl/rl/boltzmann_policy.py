@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from artifex_rl.generative.energy import frozen_energy, sample_langevin, sample_mala
-from artifex_rl.rl.energy_walks import WalkingPolicy
+from artifex_rl.generative.energy import sample_langevin, sample_mala
+from artifex_rl.rl.energy_walks import WalkingPolicy, frozen_energy
 from artifex_rl.rl.policies import Evaluation
 from artifex_rl.rl.trainer import masked_mean
 

@@ -10,9 +10,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from artifex_rl.diffusion import per_row
-from artifex_rl.generative.energy import frozen_energy, langevin_step
+from artifex_rl.generative.energy import langevin_step
 from artifex_rl.rl.denoising import TrajectoryPolicy
-from artifex_rl.rl.energy_walks import WalkingPolicy
+from artifex_rl.rl.energy_walks import WalkingPolicy, frozen_energy
 
 
 class EnergyPolicy(WalkingPolicy, TrajectoryPolicy):

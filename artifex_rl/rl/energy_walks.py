@@ -13,8 +13,18 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from artifex_rl.generative.energy import begin_walks
+from artifex_rl.generative.energy import Energy, begin_walks
 from artifex_rl.rl.denoising import Setting
+
+
+def frozen_energy(model: nnx.Module) -> Energy:
+    """The energy of a model in its evaluation mode, as a pure function: what it is asked leaves no trace in it.
+
+    Gradients by the model's weights go through.
+    """
+    frozen = nnx.clone(model)
+    frozen.eval()
+    return lambda x: nnx.clone(frozen)(x)  # a spectral norm writes into its network even in this mode
 
 
 class WalkingPolicy(nnx.Module):

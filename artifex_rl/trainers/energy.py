@@ -19,6 +19,7 @@ from artifex_rl.generative.energy import (
     compute_contrastive_loss,
     compute_denoising_score_loss,
     compute_sliced_score_loss,
+    expected_clean,
 )
 from artifex_rl.trainer import Metrics, TrainState
 from artifex_rl.trainers.base import GenerativeTrainer
@@ -228,8 +229,7 @@ class EnergyTrainer(GenerativeTrainer):
             x = jax.random.permutation(begin_key, buffer[...])[:num_samples]
         x, _ = walk(model, x, key, self.config, num_steps=num_steps, step_size=step_size, temperature=temperature)
         if denoise:
-            slope = jax.grad(lambda x: jnp.sum(nnx.clone(model)(x)))(x)
-            x = x - jnp.asarray(self.config.noise_std, x.dtype) ** 2 * slope
+            x = expected_clean(lambda x: nnx.clone(model)(x), x, self.config.noise_std)
         return x
 
     def _draw_negatives(self, parts, batch, key):

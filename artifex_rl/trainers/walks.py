@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from artifex_rl.generative.energy import begin_walks, frozen_energy, sample_langevin, sample_mala
+from artifex_rl.generative.energy import begin_walks, sample_langevin, sample_mala
+from artifex_rl.rl.energy_walks import frozen_energy
 
 
 class ReplayBuffer(nnx.Variable):
