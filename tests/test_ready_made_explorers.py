@@ -9,6 +9,7 @@ from browser import drag, knobs, open_chromium, slider
 
 from artifex_rl.lab import (
     BaselineExplorer,
+    EnergyTiltExplorer,
     GroupAdvantageExplorer,
     KLExplorer,
     PreferenceExplorer,
@@ -16,7 +17,14 @@ from artifex_rl.lab import (
     frames,
 )
 
-KINDS = [BaselineExplorer, GroupAdvantageExplorer, KLExplorer, PreferenceExplorer, RewardExplorer]
+KINDS = [
+    BaselineExplorer,
+    EnergyTiltExplorer,
+    GroupAdvantageExplorer,
+    KLExplorer,
+    PreferenceExplorer,
+    RewardExplorer,
+]
 every = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 
 

@@ -11,6 +11,7 @@ except ImportError as error:
 from artifex_rl.lab.baseline_explorer import BaselineExplorer
 from artifex_rl.lab.clip_explorer import ClipExplorer
 from artifex_rl.lab.control import Control
+from artifex_rl.lab.energy_tilt_explorer import EnergyTiltExplorer
 from artifex_rl.lab.explorer import Explorer
 from artifex_rl.lab.group_advantage_explorer import GroupAdvantageExplorer
 from artifex_rl.lab.kl_explorer import KLExplorer
@@ -26,6 +27,7 @@ __all__ = [
     "BaselineExplorer",
     "ClipExplorer",
     "Control",
+    "EnergyTiltExplorer",
     "Environment",
     "Explorer",
     "GroupAdvantageExplorer",

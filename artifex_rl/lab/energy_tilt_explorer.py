@@ -27,7 +27,7 @@ MOST_UPDATES, EVERY, LEARNING_RATE = 120, 4, 0.1
 SHARPNESS = np.concatenate([[0.0], np.geomspace(0.05, 60, 59)]).astype(np.float32)
 REWARDS = ("slope", "hill", "step")
 #: Densities above are cut off, and so are distances.
-MOST_DENSITY, MOST_KL = 1.6, 4.0
+MOST_DENSITY, MOST_KL = 2.0, 4.0
 
 
 def two_valleys(x: Float[Array, "K"]) -> Float[Array, "K"]:
@@ -44,7 +44,7 @@ class EnergyTiltExplorer(Explorer):
     Adam, from 0 on; its gradient is exact, a sum over the grid, and nothing is sampled.
 
     The rewards run from 0 to 1: a slope; a hill around 1.2, where the shallow valley is; and a step that pays 1
-    beyond it, from 1.8 on, where hardly anything is.
+    beyond it, from 1.6 on, where hardly anything is.
 
     Args:
         energy: maps x `(K,)` to energies `(K,)`, in JAX; on −3 … 3. Default: two valleys.
@@ -76,7 +76,7 @@ class EnergyTiltExplorer(Explorer):
 def reward_of(kind: Float[Array, ""]) -> Float[Array, "K"]:
     """Reward over the grid, from 0 to 1: 0 a slope, 1 a hill, 2 a step."""
     x = jnp.asarray(GRID)
-    shapes = jnp.stack([(x + 3) / 6, jnp.exp(-0.5 * ((x - 1.2) / 0.4) ** 2), jax.nn.sigmoid((x - 1.8) / 0.05)])
+    shapes = jnp.stack([(x + 3) / 6, jnp.exp(-0.5 * ((x - 1.2) / 0.4) ** 2), jax.nn.sigmoid((x - 1.6) / 0.05)])
     return shapes[jnp.asarray(kind).astype(int)]
 
 
@@ -104,7 +104,9 @@ def train(
     def update(carry, _):
         heights, state = carry
         # Divided by β: in units of the penalty, in which the end is as far away for every β.
-        moves, state = adam.update(jax.grad(objective)(heights) / beta, state)
+        slope = jax.grad(objective)(heights) / beta
+        with jax.numpy_dtype_promotion("standard"):  # optax multiplies floats by its integer count
+            moves, state = adam.update(slope, state)
         return (optax.apply_updates(heights, moves), state), heights
 
     heights = jnp.zeros(HILLS.shape[1], energies.dtype)
@@ -129,7 +131,7 @@ def _curves(energies, beta, temperature, reward, updates):
     curves["paid"] = rewards
     curves["frontier"] = jnp.where(frontier[:, :1] <= MOST_KL, frontier, jnp.nan)
     way = jax.vmap(place)(-trained[::EVERY] / temperature)
-    shown = (jnp.arange(len(way)) * EVERY <= updates)[:, None] & (way[:, :1] <= MOST_KL)
+    shown = (jnp.arange(len(way), dtype=way.dtype) * EVERY <= updates)[:, None] & (way[:, :1] <= MOST_KL)
     curves["way"] = jnp.where(shown, way, jnp.nan)
     for name, law in laws.items():
         reward, kl = worth(law, reference, rewards)
