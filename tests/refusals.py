@@ -11,8 +11,8 @@ from flax import nnx
 
 
 def snapshot(trainer) -> list[bytes]:
-    """Every bit of a trainer's state: model, optimizer, step, key."""
-    trees = nnx.state((trainer.model, trainer.optimizer)), np.uint32(trainer.step), trainer.key
+    """Every bit of a trainer's state: model, optimizer, their companions, step, key."""
+    trees = nnx.state((trainer.model, trainer.optimizer, *trainer.companions)), np.uint32(trainer.step), trainer.key
     return [np.asarray(_data(leaf)).tobytes() for leaf in jax.tree.leaves(trees)]
 
 

@@ -146,7 +146,6 @@ def test_every_trainer_trains_as_before_with_every_callback_and_all_is_written_d
     seen = trainer.fit(batch, STEPS, [*used.values()])
     by_hand(trainer, BY_HAND, [*used.values()], batch)  # whose steps are counted from 0
     assert snapshot(trainer) == snapshot(bare)
-    jax.tree.map(np.testing.assert_array_equal, trainer.state, bare.state)  # with averages and opponents
 
     total = STEPS + BY_HAND
     rows = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
