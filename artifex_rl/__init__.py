@@ -59,6 +59,7 @@ _LAZY = {
     "Trainer": "trainer",
     "as_policy": "rl.policies",
     "pretrained_digits": "pretrained",
+    "pretrained_flow": "pretrained",
     "sweep": "sweeps",
 }
 
@@ -112,6 +113,7 @@ __all__ = [
     "normalize_advantages",
     "one_step_batch",
     "pretrained_digits",
+    "pretrained_flow",
     "sweep",
 ]
 

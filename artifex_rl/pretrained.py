@@ -5,7 +5,9 @@ from __future__ import annotations
 from flax import nnx
 
 from artifex_rl.data.digits_denoiser import SCHEDULE, load_digits_denoiser
+from artifex_rl.data.digits_flow import load_digits_flow
 from artifex_rl.rl.diffusion_policy import DiffusionPolicy
+from artifex_rl.rl.flow_policy import FlowPolicy
 
 
 def pretrained_digits(
@@ -36,6 +38,41 @@ def pretrained_digits(
         SCHEDULE.respace(num_steps),
         (8, 8),
         eta=eta,
+        min_std=min_std,
+        guidance=guidance,
+        critic=critic,
+    )
+
+
+def pretrained_flow(
+    num_steps: int = 10,
+    *,
+    noise_level: float = 0.7,
+    min_std: float = 0.1,
+    guidance: float = 1.0,
+    critic: nnx.Module | None = None,
+) -> FlowPolicy:
+    """A flow of 8 × 8 digits in [−1, 1]; observations are labels, 0 … 9, or 10 for any digit.
+
+    The independent judge of `artifex_rl.data.digits` recognises at least 94 % of what its ODE draws, and 99 % with a
+    guidance of 2. Every call returns a new policy with the pretrained weights: a second one serves as the reference
+    of the first.
+
+    Args:
+        num_steps: T ≥ 1, of a trajectory. The velocities are those of all times: any number will do.
+        noise_level: how noisy the steps are, > 0.
+        min_std: floor of their standard deviation, > 0. A pixel's full range is 2.
+        guidance: weight of the label; 1 is the model as it was trained.
+        critic: for PPO; see `FlowPolicy`.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    return FlowPolicy(
+        load_digits_flow(),
+        num_steps,
+        (8, 8),
+        noise_level=noise_level,
         min_std=min_std,
         guidance=guidance,
         critic=critic,

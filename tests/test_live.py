@@ -24,10 +24,12 @@ from live import (
     with_rate,
 )
 
-from artifex_rl import DPOConfig, DPOTrainer, sweep
+from artifex_rl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, sweep
 from artifex_rl.envs import CartPole
 from artifex_rl.lab import Environment, LiveTraining
-from artifex_rl.lab.sliders import find_learning_rate, with_learning_rate
+from artifex_rl.lab.sliders import find_places, with_number
+from artifex_rl.models import Denoiser
+from artifex_rl.rl.flow_policy import FlowPolicy
 from artifex_rl.rl.onpolicy import collect_trajectory
 from artifex_rl.rl.trainer import SAMPLES
 
@@ -241,6 +243,42 @@ def test_the_learning_rate_is_moved_where_the_optimizer_keeps_it():
     assert panel.runs[0].marks == ()  # nothing had been trained: it is no move
 
 
+def test_a_setting_of_the_model_is_moved_where_the_model_keeps_it():
+    """The noise of a flow's steps: what is drawn from then on is drawn with it, as if it had been assigned."""
+
+    def make():
+        model = FlowPolicy(Denoiser((2, 2), (8,), rngs=nnx.Rngs(0)), 3, (2, 2))
+        return GRPOTrainer(model, with_rate(model), GRPOConfig(num_generations=4))
+
+    def draw(model, key):
+        actions, log_probs = model.sample(jnp.zeros(8, int), key)
+        rewards = model.outcome(actions).mean(axis=(1, 2))
+        return {"observations": jnp.zeros(8, int), "actions": actions, "log_probs": log_probs, "rewards": rewards}
+
+    trainer, twin = make(), make()
+    panel, other = LiveTraining(trainer, draw), LiveTraining(twin, draw)
+    assert panel.setting["noise_level"] == panel.noise_level == 0.7
+    for refused in (0.0, -1.0, float("nan"), "much", True):
+        for act in (panel.set, panel.fork):
+            with pytest.raises(ValueError, match="noise_level: got"):
+                act(noise_level=refused)
+    with pytest.raises(traitlets.TraitError, match="needs a number of more than 0"):
+        panel.noise_level = 0.0
+    panel.run(2)
+    panel.noise_level = 0.2
+    panel.run(2)
+    other.run(2)
+    twin.model.noise_level = 0.2
+    other.run(2)
+    assert_same(trainer, twin)
+    assert trainer.model.noise_level == panel.model().noise_level == pytest.approx(0.2)
+    assert [(mark.step, mark.text) for mark in panel.runs[0].marks] == [(2, "a 0.2")]
+    assert panel.history["entropy"][3] < panel.history["entropy"][0] - 1 and panel.compilations == 1
+    assert panel.fork(noise_level=0.5).setting["noise_level"] == 0.5 and trainer.model.noise_level < 0.3
+    panel.reset()
+    assert trainer.model.noise_level == pytest.approx(0.7) and panel.noise_level == 0.7
+
+
 def test_a_slider_in_the_page_is_a_move_too():
     panel = LiveTraining(make_dpo(), PAIRS)
     panel.run(2)
@@ -316,7 +354,7 @@ def test_a_fork_is_the_run_that_would_have_been():
 
     other.fit(PAIRS, steps=6, batch_size=10)
     other.config = dataclasses.replace(other.config, beta=0.5)
-    other.state = with_learning_rate(other.state, find_learning_rate(other), 0.03)
+    other.state = with_number(other.state, find_places(other)["learning_rate"], 0.03)
     after = other.fit(PAIRS, steps=7, batch_size=10)
     fork = panel.runs[1]
     for a, b in zip(jax.tree.leaves(fork.state), jax.tree.leaves(other.state), strict=True):

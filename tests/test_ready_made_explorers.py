@@ -10,7 +10,9 @@ from browser import drag, knobs, open_chromium, slider
 from artifex_rl.lab import (
     BaselineExplorer,
     EnergyTiltExplorer,
+    FlowNoiseExplorer,
     GroupAdvantageExplorer,
+    GuidanceExplorer,
     KLExplorer,
     PreferenceExplorer,
     RewardExplorer,
@@ -20,7 +22,9 @@ from artifex_rl.lab import (
 KINDS = [
     BaselineExplorer,
     EnergyTiltExplorer,
+    FlowNoiseExplorer,
     GroupAdvantageExplorer,
+    GuidanceExplorer,
     KLExplorer,
     PreferenceExplorer,
     RewardExplorer,

@@ -23,11 +23,15 @@ def load_digits_denoiser() -> Denoiser:
     precision. Made by `python -m artifex_rl.data.make_digits_diffusion`. Every call returns a new one, to be trained
     on.
     """
-    denoiser = new_digits_denoiser(nnx.Rngs(0))
-    with (files("artifex_rl.data") / FILE_NAME).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        for path, variable in nnx.to_flat_state(nnx.state(denoiser)):
+    return read_weights(new_digits_denoiser(nnx.Rngs(0)), FILE_NAME)
+
+
+def read_weights(network: Denoiser, file_name: str) -> Denoiser:
+    """The network with the weights of a file of this package, which holds them by name."""
+    with (files("artifex_rl.data") / file_name).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        for path, variable in nnx.to_flat_state(nnx.state(network)):
             variable[...] = jnp.asarray(arrays[path_name(path)], jnp.float32)
-    return denoiser
+    return network
 
 
 def new_digits_denoiser(rngs: nnx.Rngs) -> Denoiser:

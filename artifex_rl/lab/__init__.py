@@ -13,6 +13,7 @@ from artifex_rl.lab.clip_explorer import ClipExplorer
 from artifex_rl.lab.control import Control
 from artifex_rl.lab.energy_tilt_explorer import EnergyTiltExplorer
 from artifex_rl.lab.explorer import Explorer
+from artifex_rl.lab.flow_noise_explorer import FlowNoiseExplorer
 from artifex_rl.lab.group_advantage_explorer import GroupAdvantageExplorer
 from artifex_rl.lab.kl_explorer import KLExplorer
 from artifex_rl.lab.preference_explorer import PreferenceExplorer
@@ -20,7 +21,12 @@ from artifex_rl.lab.returns_explorers import AdvantageExplorer, ReturnsExplorer
 from artifex_rl.lab.reward_explorer import RewardExplorer
 
 #: What needs the trainers, and so flax.nnx, comes when asked for.
-_LAZY = {"Environment": "chunks", "LiveTraining": "live", "Slider": "sliders"}
+_LAZY = {
+    "Environment": "chunks",
+    "GuidanceExplorer": "guidance_explorer",
+    "LiveTraining": "live",
+    "Slider": "sliders",
+}
 
 __all__ = [
     "AdvantageExplorer",
@@ -30,7 +36,9 @@ __all__ = [
     "EnergyTiltExplorer",
     "Environment",
     "Explorer",
+    "FlowNoiseExplorer",
     "GroupAdvantageExplorer",
+    "GuidanceExplorer",
     "KLExplorer",
     "LiveTraining",
     "PreferenceExplorer",

@@ -20,7 +20,7 @@ import numpy as np
 
 from artifex_rl.lab.history import History
 from artifex_rl.lab.live_figure import RUN_STYLES, Mark
-from artifex_rl.lab.sliders import LEARNING_RATE, check_setting, find_learning_rate, read_setting, with_learning_rate
+from artifex_rl.lab.sliders import check_setting, find_places, read_setting, with_number
 
 #: Seconds that a chunk should take: a frame for each is 27 a second, and a slider waits no longer.
 CHUNK_SECONDS = 0.036
@@ -64,7 +64,7 @@ class Engine:
         self._version = 0  # of the list of runs
         self._length = 1
         self._thread: threading.Thread | None = None
-        self._rate_at = find_learning_rate(trainer)
+        self.places = find_places(trainer)
         self._first = (jax.tree.map(lambda leaf: leaf, trainer.state), trainer.config, trainer.key)
         self.symbols: dict[str, str] = {}
         self.runs = [self._new_run()]
@@ -125,7 +125,7 @@ class Engine:
         """Other numbers for the last run, from the next chunk on."""
         with self.lock:
             run = self.runs[-1]
-            run.wanted = check_setting(run.config, run.wanted, changes)
+            run.wanted = check_setting(run.config, run.wanted, changes, self.places)
             if not self.running:
                 self._apply(run)
                 self._hand_back()
@@ -137,7 +137,7 @@ class Engine:
                 raise ValueError(f"fork: got {len(self.runs)} runs already, needs fewer; drop() one first")
             source = self.runs[-1]
             self._apply(source)
-            setting = check_setting(source.config, source.setting, changes)
+            setting = check_setting(source.config, source.setting, changes, self.places)
             twin = Run(
                 source.state, source.carry, source.config, source.placed, source.setting, source.history.fork()
             )
@@ -250,12 +250,12 @@ class Engine:
         """Moves that were made since the last chunk, marked if the run has gone anywhere since it began."""
         if run.wanted != run.setting:
             moved = {name: value for name, value in run.wanted.items() if value != run.setting[name]}
-            fields = {name: value for name, value in moved.items() if name != LEARNING_RATE}
+            fields = {name: value for name, value in moved.items() if name not in self.places}
             if fields:
                 run.config = dataclasses.replace(run.config, **fields)
                 run.placed = self.chunks.place(run.config)
-            if LEARNING_RATE in moved:
-                run.state = with_learning_rate(run.state, self._rate_at, moved[LEARNING_RATE])
+            for name in moved.keys() & self.places.keys():
+                run.state = with_number(run.state, self.places[name], moved[name])
             steps, history = run.history.steps, run.history
             if steps > history.start:
                 run.marks += tuple(

@@ -47,7 +47,7 @@ class LiveKnob(traitlets.Float):
     def validate(self, obj, value):
         value = super().validate(obj, value)
         try:
-            check_setting(obj._trainer.config, obj.setting, {self._name: value})
+            check_setting(obj._trainer.config, obj.setting, {self._name: value}, obj._engine.places)
         except ValueError as error:
             raise traitlets.TraitError(str(error)) from None
         return value
@@ -69,7 +69,8 @@ class LiveTraining(LabWidget):
             lets Python score samples. A list of batches is taken in turns.
         batch_size: rows of a batch, with a dataset.
         reward_fn: as for `train_step(batch, reward_fn)`.
-        sliders: which numbers get one: names of floats of the config, "learning_rate" (if the optimizer was made with
+        sliders: which numbers get one: names of floats of the config, settings of the model (`noise_level` of a
+            `FlowPolicy`, `eta` of a `DiffusionPolicy`), "learning_rate" (if the optimizer was made with
             `optax.inject_hyperparams(optax.adam)(learning_rate=1e-3)`), `Slider`s or `Control`s. None: all of them.
         curves: what is drawn: a mapping from the title of each small figure to a metric or to several, or a list of
             metrics. None: a choice that suits the trainer.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from artifex_rl.lab.control import Control
+from artifex_rl.rl.denoising import Setting
 from artifex_rl.state import TrainState
 
 LEARNING_RATE = "learning_rate"
@@ -30,6 +31,8 @@ LABELS = {
     "beta": "β",
     "label_smoothing": "smoothing",
     "gamma_beta_ratio": "γ/β  margin",
+    "eta": "η  noise",
+    "noise_level": "a  noise",
     LEARNING_RATE: "α  learning rate",
 }
 #: Stops of a number that matters most near 1.
@@ -48,7 +51,7 @@ class Slider:
     """One slider of a live training.
 
     Args:
-        name: a float of the trainer's config, or "learning_rate".
+        name: a float of the trainer's config, a setting of the model such as "noise_level", or "learning_rate".
         stops: where a hand may put it, rising; None for stops that suit the number.
         label: what the reader sees. Its first word stands at the marks in the curves.
         help: a sentence shown when the pointer rests on the label.
@@ -77,6 +80,14 @@ class Slider:
         return self.label.split("  ")[0]
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A number that is kept among the trainer's variables: which of them it is, and what refuses a value."""
+
+    index: int
+    check: Callable[[Any], Any]
+
+
 def make_sliders(trainer: Any, wanted: Sequence[Any] | None, setting: dict[str, float]) -> list[Slider]:
     """The sliders that a notebook asked for, by name or as `Slider` or `Control`; None: one for each number.
 
@@ -85,7 +96,7 @@ def make_sliders(trainer: Any, wanted: Sequence[Any] | None, setting: dict[str, 
     Raises:
         ValueError: a name is none of the trainer's numbers, or a stop is outside of what its config allows.
     """
-    sliders = []
+    sliders, places = [], find_places(trainer)
     for entry in setting if wanted is None else wanted:
         if isinstance(entry, Control):
             entry = Slider(entry.name, entry.stops, "" if entry.label == entry.name else entry.label, entry.help)
@@ -95,9 +106,9 @@ def make_sliders(trainer: Any, wanted: Sequence[Any] | None, setting: dict[str, 
         if slider.name not in setting:
             raise ValueError(_no_such(slider.name, trainer, setting))
         value = setting[slider.name]
-        stops = slider.stops or _suitable(trainer.config, slider.name, value)
+        stops = slider.stops or _suitable(trainer.config, slider.name, value, places)
         for stop in (stops[0], stops[-1]):
-            check_setting(trainer.config, setting, {slider.name: stop})
+            check_setting(trainer.config, setting, {slider.name: stop}, places)
         sliders.append(dataclasses.replace(slider, stops=tuple(sorted({*stops, value}))))
     if len({slider.name for slider in sliders}) < len(sliders):
         raise ValueError(f"sliders: got {[slider.name for slider in sliders]}, needs different names")
@@ -105,59 +116,76 @@ def make_sliders(trainer: Any, wanted: Sequence[Any] | None, setting: dict[str, 
 
 
 def read_setting(trainer: Any) -> dict[str, float]:
-    """Every number of the trainer that can be moved: floats of its config, and its learning rate if it is a state."""
+    """Every number of the trainer that can be moved: floats of its config, and those that `find_places` finds."""
     config = trainer.config
     setting = {
         field.name: float(getattr(config, field.name))
         for field in (dataclasses.fields(config) if dataclasses.is_dataclass(config) else ())
         if field.metadata.get("traced") and getattr(config, field.name) is not None
     }
-    place = find_learning_rate(trainer)
-    if place is not None:  # a float32, in as few digits as name it
-        setting[LEARNING_RATE] = _shortest(trainer.state.variables[place])
+    for name, place in find_places(trainer).items():  # float32, in as few digits as name it
+        setting[name] = _shortest(trainer.state.variables[place.index])
     return setting
 
 
-def check_setting(config: Any, setting: dict[str, float], changes: dict[str, Any]) -> dict[str, float]:
+def check_setting(
+    config: Any, setting: dict[str, float], changes: dict[str, Any], places: Mapping[str, Place]
+) -> dict[str, float]:
     """The setting with these changes, and a ValueError that names the first that is not possible."""
     for name, value in changes.items():
         if name not in setting:
             raise ValueError(f"{name}: got {value!r}, but the numbers to move are {', '.join(setting)}")
-    if LEARNING_RATE in changes:
-        rate = changes[LEARNING_RATE]
-        if isinstance(rate, bool) or not hasattr(rate, "__float__") or not 0 <= float(rate) < math.inf:
-            raise ValueError(f"{LEARNING_RATE}: got {rate!r}, needs a finite number of at least 0")
-    fields = {name: value for name, value in changes.items() if name != LEARNING_RATE}
+        if name in places:
+            if isinstance(value, bool) or not hasattr(value, "__float__"):
+                raise ValueError(f"{name}: got {value!r}, needs a number")
+            places[name].check(float(value))
+    fields = {name: value for name, value in changes.items() if name not in places}
     config = dataclasses.replace(config, **fields) if fields else config
     return setting | {
-        name: float(changes[name]) if name == LEARNING_RATE else float(getattr(config, name)) for name in changes
+        name: float(changes[name]) if name in places else float(getattr(config, name)) for name in changes
     }
 
 
-def find_learning_rate(trainer: Any) -> int | None:
-    """Where among the variables the learning rate is, if `optax.inject_hyperparams` put it into the state, and no
-    schedule writes over it at every step."""
+def find_places(trainer: Any) -> dict[str, Place]:
+    """Numbers that can be moved and are no part of the config, by name.
+
+    They are the settings of the model, such as `noise_level` of a `FlowPolicy`; and the learning rate, if
+    `optax.inject_hyperparams` put it into the optimizer's state and no schedule writes over it at every step.
+    """
     state = nnx.state((trainer.model, trainer.optimizer))
-    places, scheduled = [], False
-    for i, (path, _) in enumerate(jax.tree.leaves_with_path(state, is_leaf=lambda x: isinstance(x, nnx.Variable))):
+    rates, settings, scheduled = [], {}, False
+    for i, (path, leaf) in enumerate(jax.tree.leaves_with_path(state, is_leaf=_is_variable)):
         keys = [str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", "")))) for entry in path]
         scheduled |= "hyperparams_states" in keys and LEARNING_RATE in keys
         if "hyperparams" in keys and keys[keys.index("hyperparams") + 1] == LEARNING_RATE:
-            places.append(i)
-    return places[0] if len(places) == 1 and not scheduled else None
+            rates.append(Place(i, _check_rate))
+        if isinstance(leaf, Setting) and leaf.get_metadata().get("check") is not None:
+            settings.setdefault(keys[-1].lstrip("_"), []).append(Place(i, leaf.get_metadata()["check"]))
+    taken = {field.name for field in dataclasses.fields(trainer.config)} if trainer.config is not None else set()
+    found = {name: there[0] for name, there in settings.items() if len(there) == 1 and name not in taken}
+    return found | ({LEARNING_RATE: rates[0]} if len(rates) == 1 and not scheduled else {})
 
 
-def with_learning_rate(state: TrainState, place: int, rate: float) -> TrainState:
-    """The same state with another learning rate; nothing else is touched, and nothing recompiles."""
+def with_number(state: TrainState, place: Place, number: float) -> TrainState:
+    """The same state with another number there; nothing else is touched, and nothing recompiles."""
     variables = list(state.variables)
-    variables[place] = jnp.full_like(variables[place], rate)
+    variables[place.index] = jnp.full_like(variables[place.index], number)
     return state._replace(variables=variables)
 
 
-def _suitable(config: Any, name: str, value: float) -> tuple[float, ...]:
+def _is_variable(node: Any) -> bool:
+    return isinstance(node, nnx.Variable)
+
+
+def _check_rate(rate: float) -> None:
+    if not 0 <= rate < math.inf:
+        raise ValueError(f"{LEARNING_RATE}: got {rate!r}, needs a finite number of at least 0")
+
+
+def _suitable(config: Any, name: str, value: float, places: Mapping[str, Place]) -> tuple[float, ...]:
     def allowed(number: float) -> bool:
         try:
-            return name == LEARNING_RATE or dataclasses.replace(config, **{name: number}) is not None
+            return check_setting(config, {name: value}, {name: number}, places) is not None
         except ValueError:
             return False
 

@@ -20,7 +20,11 @@ from artifex_rl.rl.policies import Evaluation
 
 
 class Setting(nnx.Variable):
-    """A number of a policy that is set, not learnt: an optimizer with `wrt=nnx.Param` leaves it as it is."""
+    """A number of a policy that is set, not learnt: an optimizer with `wrt=nnx.Param` leaves it as it is.
+
+    Under `check` its metadata may hold a function that raises a ValueError for what it cannot be; a panel then has a
+    slider for it.
+    """
 
 
 @jax.tree_util.register_dataclass

@@ -70,7 +70,7 @@ class DiffusionPolicy(DenoisingPolicy):
         if prediction not in PREDICTIONS:
             raise ValueError(f"prediction: got {prediction!r}, needs {', '.join(map(repr, PREDICTIONS))}")
         self.denoiser, self.schedule, self.prediction, self.data_std = denoiser, schedule, prediction, data_std
-        self._eta = Setting(jnp.float32(_check_eta(eta)))
+        self._eta = Setting(jnp.float32(_check_eta(eta)), check=_check_eta)
 
     @property
     def network(self) -> nnx.Module:

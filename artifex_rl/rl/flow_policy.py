@@ -59,7 +59,7 @@ class FlowPolicy(DenoisingPolicy):
         if isinstance(num_steps, bool) or not isinstance(num_steps, Integral) or num_steps < 1:
             raise ValueError(f"num_steps: got {num_steps!r}, needs an integer of at least 1")
         self.velocity, self.num_steps = velocity, int(num_steps)
-        self._noise_level = Setting(jnp.float32(_check_noise_level(noise_level)))
+        self._noise_level = Setting(jnp.float32(_check_noise_level(noise_level)), check=_check_noise_level)
 
     @property
     def network(self) -> nnx.Module:

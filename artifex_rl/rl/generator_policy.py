@@ -47,7 +47,7 @@ class GeneratorPolicy(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ):
         self.generator, self.critic = generator, critic
-        self._std = Setting(jnp.float32(_check_std(std)))
+        self._std = Setting(jnp.float32(_check_std(std)), check=_check_std)
         self.rngs = (nnx.Rngs(0) if rngs is None else rngs).fork()
 
     @property

@@ -1,0 +1,35 @@
+"""Make the pretrained flow of digits: `python -m artifex_rl.data.make_digits_flow`, some 15 seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import optax
+from flax import nnx
+
+from artifex_rl.data.digits import load_digits
+from artifex_rl.data.digits_denoiser import new_digits_denoiser
+from artifex_rl.data.digits_flow import FILE_NAME
+from artifex_rl.data.make_digits_diffusion import BATCH_SIZE, EMA_DECAY, LABEL_DROPOUT, LEARNING_RATE, NUM_STEPS, save
+from artifex_rl.models.denoiser import Denoiser
+from artifex_rl.trainers import FlowConfig, FlowTrainer
+
+
+def make_digits_flow(num_steps: int = NUM_STEPS, seed: int = 0) -> Denoiser:
+    """Train velocities on the training part, as long and by the same settings as the denoiser.
+
+    Noise and digits are paired at random: optimal transport takes twice the time, and its samples are as legible.
+    """
+    init_key, key = jax.random.split(jax.random.key(seed))
+    model = new_digits_denoiser(nnx.Rngs(init_key))
+    learning_rate = optax.cosine_decay_schedule(LEARNING_RATE, num_steps)
+    optimizer = nnx.Optimizer(model, optax.adam(learning_rate), wrt=nnx.Param)
+    trainer = FlowTrainer(model, optimizer, FlowConfig(ema_decay=EMA_DECAY, label_dropout=LABEL_DROPOUT), key=key)
+    images, labels = load_digits().train
+    trainer.fit({"data": images, "labels": labels}, num_steps, batch_size=BATCH_SIZE)
+    return trainer.average
+
+
+if __name__ == "__main__":
+    save(make_digits_flow(), Path(__file__).with_name(FILE_NAME))
