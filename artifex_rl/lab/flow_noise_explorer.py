@@ -32,9 +32,9 @@ class FlowNoiseExplorer(Explorer):
     The data is a mixture of Gaussians on a line, so velocities and densities are exact. Left: paths from the same
     starts by the ODE and by the SDE, both by T Euler steps of `flow_step`; and beside them, on the same axis, how 512
     paths of each end, and how the data lies. Right: the standard deviation of each step, and its price: the KL in
-    nats between two policies whose velocities differ by 1 there, which is what log-probabilities are made of. At a =
-    0 the steps are certain: there is no density, and no price. With the score dropped the noise stays what it is, and
-    nothing takes it back: the marginals are no longer the flow's.
+    nats between two policies whose velocities differ by 1 there, which is what log-probabilities are made of. At
+    a = 0 the steps are certain: there is no density, and any difference has an infinite price. With the score dropped
+    the noise stays what it is, and nothing takes it back: the marginals are no longer the flow's.
 
     Args:
         means: `(K,)`, 1 to 6 Gaussians' means, in [−2, 2]. Default: three.
@@ -103,20 +103,16 @@ def _curves(mixture, start, noise, noise_level, steps, score):
         return jnp.concatenate([start[None], jax.lax.scan(step, start, (times, durations, noise))[1]])
 
     sde, ode = walk(noise_level), walk(0.0)
-    moving, told = (
-        number < steps,
-        jax.vmap(lambda t: flow_step(jnp.zeros(()), jnp.zeros(()), t, 1 / steps, noise_level)),
-    )
-    stds = told(times)[1]
-    prices = jax.vmap(lambda t: step_price(t, 1 / steps, noise_level))(times)
-    known = moving & (stds > 0)
+    taken = times[jnp.minimum(number, steps - 1).astype(int)]  # of steps that are not taken: the last one's
+    stds = jax.vmap(lambda t: flow_step(jnp.zeros(()), jnp.zeros(()), t, 1 / steps, noise_level)[1])(taken)
+    prices = jax.vmap(lambda t: step_price(t, 1 / steps, noise_level))(taken)
     return {
         "sde": _paths(times, sde),
         "ode": _paths(times, ode),
         "end_sde": jnp.stack([_density(sde[-1]), HEIGHTS], axis=1),
         "end_ode": jnp.stack([_density(ode[-1]), HEIGHTS], axis=1),
-        "std": jnp.stack([times, jnp.where(moving, stds, jnp.nan)], axis=1),
-        "price": jnp.stack([times, jnp.where(known, jnp.clip(prices, *PRICES), jnp.nan)], axis=1),
+        "std": jnp.stack([taken, stds], axis=1),
+        "price": jnp.stack([taken, jnp.clip(prices, *PRICES)], axis=1),
     }
 
 
@@ -161,7 +157,7 @@ def _figure(curves, mixture):
     noise.tick_params(labelbottom=False)
     price.plot(*curves["price"].T, gid="price", **dots, **INK["green"])
     price.set(xlim=(-0.02, 1), ylim=(PRICES[0] / 1.5, PRICES[1] * 1.5), yscale="log", xlabel="t")
-    price.set_title("Its price, nats")
+    price.set_title("Its price in nats")
     return fig
 
 
@@ -172,7 +168,7 @@ def _describe(knobs, curves):
     if knobs["noise_level"] == 0:
         return f"{ends} the SDE is the ODE, and ends with a deviation of {ode:.2f}: no step has a density."
     first = curves["std"][0, 1]
-    total = np.nansum(curves["price"][:, 1])
+    total = curves["price"][: int(knobs["steps"]), 1].sum()
     return (
         f"{ends} the SDE ends with a deviation of {sde:.2f}, and the ODE with {ode:.2f}; the first step has a noise "
         f"of {first:.2f}, and velocities that differ by 1 cost {total:.3g} nats over all steps."

@@ -12,4 +12,5 @@ TOPICS = {
     "04": "grpo",
     "05": "dpo",
     "06": "rewards",
+    "10": "flows",
 }
