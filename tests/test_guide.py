@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
+from wandb_records import offline_runs
 
 OBSERVATIONS, ACTIONS, BATCH = 4, 3, 32
 
@@ -292,6 +294,75 @@ from artifex.generative_models.training import (
 )
 """
 
+CALLBACKS = """
+from artifex.generative_models.training import GRPOTrainer, GRPOConfig
+from artifex.generative_models.training.callbacks import (
+    WandbLoggerCallback,
+    WandbLoggerConfig,
+    ModelCheckpoint,
+    CheckpointConfig,
+    JAXProfiler,
+    ProfilingConfig,
+    ProgressBarCallback,
+)
+
+# Configure RL trainer
+grpo_config = GRPOConfig(
+    num_generations=4,
+    clip_param=0.2,
+    beta=0.01,
+)
+trainer = GRPOTrainer(model, optimizer, grpo_config)
+
+# Setup callbacks for RL training
+callbacks = [
+    # Log RL-specific metrics (rewards, advantages, KL divergence)
+    WandbLoggerCallback(WandbLoggerConfig(
+        project="rl-finetuning",
+        name="grpo-experiment",
+        config={
+            "algorithm": "GRPO",
+            "num_generations": 4,
+            "beta": 0.01,
+        },
+        log_every_n_steps=10,
+    )),
+
+    # Save best model based on mean reward
+    ModelCheckpoint(CheckpointConfig(
+        dirpath="checkpoints/grpo",
+        monitor="mean_reward",
+        mode="max",  # Higher reward is better
+        save_top_k=1,  # Keep only the best checkpoint
+    )),
+
+    # Profile RL training (useful for debugging generation bottlenecks)
+    JAXProfiler(ProfilingConfig(
+        log_dir="logs/rl_profiles",
+        start_step=50,
+        end_step=60,
+    )),
+
+    # Progress bar with RL metrics
+    ProgressBarCallback(),
+]
+
+# Training loop with callbacks
+for callback in callbacks:
+    callback.on_train_begin(trainer)
+
+for step, batch in enumerate(dataloader):
+    # Generate samples and compute rewards
+    metrics = trainer.train_step(batch, reward_fn, key)
+
+    # Log metrics via callbacks
+    for callback in callbacks:
+        callback.on_train_batch_end(trainer, metrics, step)
+
+for callback in callbacks:
+    callback.on_train_end(trainer)
+"""
+
 
 def weights(model) -> np.ndarray:
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))])
@@ -379,3 +450,40 @@ def test_everything_that_the_api_reference_names_is_there():
         gamma=0.99, normalize_returns=True, entropy_coeff=0.01
     )
     assert names["DPOConfig"]() == names["DPOConfig"](beta=0.1, label_smoothing=0.0, reference_free=False)
+
+
+def test_the_callbacks_leave_a_checkpoint_a_profile_and_an_offline_run_on_disk(tmp_path, monkeypatch, capsys):
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_DIR", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # where there is no key
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.chdir(tmp_path)
+    model = PolicyModel(rngs=nnx.Rngs(0))
+    batches = [{"observations": np.eye(OBSERVATIONS, dtype=np.float32)}] * 65
+    with pytest.warns(UserWarning, match="WandbLoggerCallback: offline, because there is no API key") as caught:
+        names = run(
+            CALLBACKS,
+            model=model,
+            optimizer=nnx.Optimizer(model, optax.adam(0.05), wrt=nnx.Param),
+            dataloader=batches,
+            reward_fn=lambda samples, conditions: (samples == 1).astype(np.float32),
+            key=jax.random.key(0),
+        )
+    assert len(caught) == 1
+    _, checkpoint, profiler, _ = names["callbacks"]
+
+    (found,) = offline_runs(tmp_path)
+    assert found["run"].project == "rl-finetuning" and found["run"].display_name == "grpo-experiment"
+    assert found["config"]["algorithm"] == "GRPO" and found["config"]["num_generations"] == 4
+    assert [row["_step"] for row in found["rows"]] == [0, 10, 20, 30, 40, 50, 60]
+    assert {"loss", "mean_reward", "group_advantage_std", "kl_penalty"} <= set(found["rows"][0])
+
+    assert checkpoint.best.path.is_relative_to(tmp_path / "checkpoints" / "grpo")
+    best = names["trainer"].clone()
+    best.restore(checkpoint.best.path)
+    assert best.step == checkpoint.best.step
+    assert checkpoint.best.metrics["mean_reward"] >= max(row["mean_reward"] for row in found["rows"])
+
+    assert profiler.trace.is_file() and profiler.trace.is_relative_to("logs/rl_profiles")
+    out, err = capsys.readouterr()
+    assert "Profile of steps 50 to 59: open https://ui.perfetto.dev" in out and "65 steps in" in err
