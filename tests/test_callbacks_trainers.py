@@ -122,6 +122,9 @@ def weights(model, key):
 def every_callback(folder):
     return {
         "wandb": callbacks.WandbLoggerCallback(callbacks.WandbLoggerConfig("all", mode="offline", dir=folder)),
+        "checkpoint": callbacks.ModelCheckpoint(
+            callbacks.CheckpointConfig(folder / "checkpoints", monitor="loss", every_n_steps=3, resume="auto")
+        ),
         "tensorboard": callbacks.TensorBoardCallback(folder / "tensorboard"),
         "jsonl": callbacks.HistoryCallback(folder / "run.jsonl"),
         "csv": callbacks.HistoryCallback(folder / "run.csv"),
@@ -159,6 +162,9 @@ def test_every_trainer_trains_as_before_with_every_callback_and_all_is_written_d
         np.testing.assert_allclose([row[metric] for row in logged], values, rtol=1e-6)
     assert len((tmp_path / "run.csv").read_text().splitlines()) == total + 1
     assert used["profiler"].trace.exists()
+    again = build()
+    used["checkpoint"].restore(again, used["checkpoint"].last)
+    assert snapshot(again) == snapshot(trainer)
     assert f"{BY_HAND} steps in" in used["bar"].summary() and "loss " in used["bar"].summary()
     assert len(list((tmp_path / "samples").glob("*.png"))) == 5  # after 0, 2, 4, 6 and 7 steps
     assert used["early"].best == min(used["jsonl"].series()["loss"]) and used["early"].reason is None
