@@ -180,13 +180,18 @@ def test_a_full_disk_costs_no_training_and_no_row_once_it_has_room_again(tmp_pat
 def test_a_disk_that_stays_full_leaves_whole_lines(tmp_path, name, small_disk):
     path, history = tmp_path / name, HistoryCallback(tmp_path / name)
     small_disk(400)
-    with pytest.warns(UserWarning, match="cannot"):
-        seen = make().fit(data(), 30, [history], validation=data(4), validate_every=20)
+    trainer = make()
+    with pytest.warns(UserWarning) as caught:
+        seen = trainer.fit(data(), 30, [history], validation=data(4), validate_every=20)
+    assert all(word in str(w.message) for w, word in zip(caught, ("cannot write", "lacks the last"), strict=True))
     assert path.read_bytes().endswith(b"\n") and len(path.read_bytes()) <= 400
     rows = table(path)
     assert 0 < len(rows) < 30
     assert [row["loss"] for row in rows] == seen["loss"][: len(rows)].tolist()
     assert len(history.series()["loss"]) == 30
+    small_disk(resource.RLIM_INFINITY)
+    trainer.fit(data(), 1, [history])
+    assert len(table(path)) == 32  # with those of before, and a validation
 
 
 def test_a_file_is_written_by_one_run_at_a_time(tmp_path):

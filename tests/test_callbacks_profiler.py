@@ -120,6 +120,17 @@ def test_a_full_disk_costs_the_profile_and_nothing_else(tmp_path):
     assert steps_in(again.trace) == [1, 2]
 
 
+def test_the_device_is_waited_for_before_the_trace_begins_and_ends(tmp_path, monkeypatch):
+    calls = []
+    for module, name in ((jax, "block_until_ready"), (jax.profiler, "start_trace"), (jax.profiler, "stop_trace")):
+        monkeypatch.setattr(module, name, lambda *arguments, name=name, **more: calls.append((name, arguments)))
+    trainer = make()
+    with pytest.warns(UserWarning, match="cannot write the profile"):  # for there is none
+        trainer.fit(data(), 5, [profiler(tmp_path, 1, 3)])
+    assert [name for name, _ in calls] == ["block_until_ready", "start_trace", "block_until_ready", "stop_trace"]
+    assert len(calls[2][1][0]) == len(trainer.state.variables)
+
+
 def test_settings_are_checked():
     with pytest.raises(ValueError, match="end_step: got 5, needs more than start_step=5"):
         ProfilingConfig(start_step=5, end_step=5)

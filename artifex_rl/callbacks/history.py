@@ -93,8 +93,12 @@ class HistoryCallback(MetricLogger):
             self._waits = True
 
     def close(self, failed: bool) -> None:
-        if self._file is not None:
+        if self._file is None:
+            return
+        try:
             self._file.close()
+        except OSError as error:
+            warn_caller(self, f"{self._file.path} lacks the last rows, which series() has: {error}")
 
     def rewind(self, step: int) -> bool:
         if not self.resume and step <= self._found:
