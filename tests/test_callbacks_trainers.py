@@ -171,6 +171,28 @@ def test_every_trainer_trains_as_before_with_every_callback_and_all_is_written_d
     assert used["kl"].mean == used["jsonl"].series()["loss"][-1]
 
 
+def test_a_loop_by_hand_that_was_interrupted_may_be_run_again_with_the_same_callbacks_or_new_ones(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    trainer, used = ALL["DPO"][0](), every_callback(tmp_path)
+    used["profiler"].config = callbacks.ProfilingConfig(tmp_path / "profile", 1, 99)
+    for _ in range(2):
+        for callback in used.values():
+            callback.on_train_begin(trainer)
+        for step in range(3):
+            metrics = trainer.train_step(PAIRS)
+            for callback in used.values():
+                callback.on_train_batch_end(trainer, metrics, step)
+    del callback, used["checkpoint"]
+    before = used["jsonl"].series()["loss"]
+    used.clear()
+    history = callbacks.HistoryCallback(tmp_path / "run.jsonl")
+    trainer.fit(PAIRS, 1, [history])
+    assert history.steps().tolist() == list(range(7)) and history.series()["loss"][:6].tolist() == before.tolist()
+    assert [[row["_step"] for row in run["rows"]] for run in offline_runs(tmp_path)] == [[0, 1, 2], [3, 4, 5]]
+
+
 @pytest.mark.parametrize("name", ["PPO", "GRPO"])
 def test_kl_stop_watches_what_these_trainers_report(name):
     build, batch = ALL[name]

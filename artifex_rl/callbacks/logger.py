@@ -56,6 +56,8 @@ class MetricLogger(Callback):
     # Hooks
 
     def on_train_begin(self, trainer: Any) -> None:
+        if self._offset is not None:  # a loop by hand was interrupted, and nobody has been told
+            self._try("close", self.close, True, always=True)
         self._offset, self._broken, self._failed = None, False, False
 
     def on_train_batch_end(self, trainer: Any, metrics: Mapping[str, Any], step: int) -> None:

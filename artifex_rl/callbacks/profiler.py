@@ -68,6 +68,7 @@ class JAXProfiler(Callback):
     # Hooks
 
     def on_train_begin(self, trainer: Any) -> None:
+        self.on_train_end(trainer)  # of a loop by hand that was interrupted
         if self.config.start_step == 0 and trainer.step == 0 and not self.done:
             self._start(trainer, 0)
 

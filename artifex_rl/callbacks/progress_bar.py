@@ -50,6 +50,7 @@ class ProgressBarCallback(Callback):
     # Hooks
 
     def on_train_begin(self, trainer: Any) -> None:
+        self.on_train_end(trainer)  # of a loop by hand that was interrupted
         self._clear()
         self._total = self.total if trainer.end_step is None else trainer.end_step
         self._view = _Notebook() if _in_notebook() else _Terminal() if _in_terminal() else _Log()

@@ -51,6 +51,7 @@ class RowFile:
             RuntimeError: somebody else is writing it.
             ValueError: it holds something else. Nothing has changed.
         """
+        self.close()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._lock()
         if self._identity() == self._closed:
@@ -109,6 +110,10 @@ class RowFile:
             self._closed = self._identity()
             os.close(self._file)
             self._file = None
+
+    def __del__(self):
+        if getattr(self, "_file", None) is not None:  # a loop by hand was interrupted: others may have the file
+            os.close(self._file)
 
     def _identity(self) -> tuple[int, int]:
         now = os.fstat(self._file)
