@@ -31,9 +31,18 @@ def chromium_path() -> str | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The quick tests compile more than they compute: without LLVM's optimisations they take a quarter less time."""
+    """The tests compile more than they compute.
+
+    The quick ones do without LLVM's optimisations, which takes a quarter less time. What was compiled stays in
+    pytest's cache for the workers beside and for the next run (`pytest --cache-clear` forgets it); kernels of
+    notebooks do not read it, so that their times and memory are those of a first visit.
+    """
     if "not slow" in config.option.markexpr:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+    if hasattr(config, "cache"):
+        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("compiled")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

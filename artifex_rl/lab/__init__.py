@@ -22,6 +22,8 @@ from artifex_rl.lab.reward_explorer import RewardExplorer
 
 #: What needs the trainers, and so flax.nnx, comes when asked for.
 _LAZY = {
+    "AlgorithmChooser": "algorithm_chooser",
+    "AlgorithmExplorer": "algorithm_explorer",
     "Environment": "chunks",
     "GuidanceExplorer": "guidance_explorer",
     "LiveTraining": "live",
@@ -30,6 +32,8 @@ _LAZY = {
 
 __all__ = [
     "AdvantageExplorer",
+    "AlgorithmChooser",
+    "AlgorithmExplorer",
     "BaselineExplorer",
     "ClipExplorer",
     "Control",
