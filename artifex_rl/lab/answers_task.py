@@ -144,7 +144,7 @@ def _draw_pairs(model, key, quality, noise, flips):
     prompts = jnp.repeat(jnp.arange(PROMPTS), GROUP // 2)
     pairs = jax.random.randint(answer_key, (2, SAMPLES // 2), 0, ANSWERS)
     scores = _score(score_key, quality, jnp.stack([prompts, prompts]), pairs, noise)
-    first = (scores[0] > scores[1]) ^ jax.random.bernoulli(flip_key, flips, prompts.shape)
+    first = (scores[0] > scores[1]) ^ jax.random.bernoulli(flip_key, jnp.float32(flips), prompts.shape)
     uniform = jnp.full(prompts.shape, -jnp.log(float(ANSWERS)))
     return {
         "observations": jnp.eye(PROMPTS)[prompts],
