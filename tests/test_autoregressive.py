@@ -89,6 +89,7 @@ ADDS_ONE = 50.0 * np.eye(OUTPUTS)[(np.arange(TOKENS) + 1) % OUTPUTS]  # 0 → 1 
 # Scoring
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**31), st.floats(0, 0.99))
 def test_cross_entropy_is_optax_s_with_smoothed_labels(seed, smoothing):
     rng = np.random.default_rng(seed)
@@ -99,6 +100,7 @@ def test_cross_entropy_is_optax_s_with_smoothed_labels(seed, smoothing):
     np.testing.assert_allclose(compute_token_cross_entropy(logits, targets, smoothing), wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_smoothing_by_hand_and_its_floor():
     """With p = (½, ¼, ¼): (1 − ε) ln 2 + ε/3 · ln 32. The least possible is the entropy of the smoothed target."""
     logits, targets = jnp.log(jnp.array([[0.5, 0.25, 0.25]])), jnp.array([0])
@@ -209,6 +211,7 @@ def test_equals_are_kept_in_order_and_one_always_stays():
     assert stay(0.0, 3, 0.9) == stay(0.0)
 
 
+@pytest.mark.slow
 def test_frequencies_are_those_of_the_restricted_distribution():
     table = np.tile(np.log([0.4, 0.3, 0.15, 0.1, 0.05]), (TOKENS, 1))
     trainer = make(Chain(table), max_length=50)
@@ -232,6 +235,7 @@ def writer():
 PROMPTS = np.tile([[6, 2], [5, 1]], (40, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompts", [PROMPTS, PROMPTS[:7, :1]])
 def test_generate_is_the_policy_s_sample_and_its_log_probs_are_those_of_scoring(writer, prompts):
     tokens, log_probs, mask = writer.generate(prompts, jax.random.key(3))
@@ -457,6 +461,7 @@ def test_bad_batches_are_refused_and_nothing_changes(writer, bad, words):
     assert_refused(writer, bad, *words)
 
 
+@pytest.mark.slow
 def test_numbers_are_looked_at_in_every_batch_of_a_form():
     trainer, given = make(), without("lengths")
     trainer.train_step(given)
@@ -520,6 +525,7 @@ def test_every_rl_trainer_raises_the_reward_of_what_it_has_trained(kind, config)
 # Learning
 
 
+@pytest.mark.slow
 def test_it_learns_a_chain_down_to_its_entropy():
     """No model can do with fewer bits than the entropy rate of what wrote the data."""
     table = random_table(1)

@@ -70,6 +70,7 @@ def test_the_gradient_is_the_trainers(name):
     np.testing.assert_allclose(model.logits[...] - LOGITS, ours[NAMES.index(name)], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_offset_moves_what_has_no_baseline_and_nothing_else():
     explorer = BaselineExplorer()
     before = explorer.curves()
@@ -93,6 +94,7 @@ def test_no_offset_does_better_than_the_best_constant():
     assert (curves["variance_value"] >= best * (1 - 1e-4)).all()
 
 
+@pytest.mark.slow
 def test_the_markers_stand_on_the_curves():
     explorer = BaselineExplorer()
     explorer.set(offset=1.2, samples=3, sharpness=0.5)
@@ -124,6 +126,7 @@ def test_twice_the_samples_halve_the_variance_of_a_constant_baseline():
         np.testing.assert_allclose(sixteen[f"variance_{name}"], eight[f"variance_{name}"] / 2, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_takes_rewards_and_logits_of_ones_own():
     explorer = BaselineExplorer(rewards=[1.0, 0.0], logits=[0.0, 0.0])
     explorer.set(samples=4)

@@ -352,6 +352,7 @@ def test_lists_and_both_kinds_of_arrays_give_the_same_step():
     assert steps[0] == steps[1] == steps[2]
 
 
+@pytest.mark.slow
 def test_a_rollout_is_a_batch():
     class Policy(nnx.Module):
         def __init__(self):
@@ -382,6 +383,7 @@ def test_generations_are_no_groups_where_nothing_is_grouped():
     assert trainer.train_step(GOOD["plain"]) == trainer_of(Choosing()).train_step(GOOD["plain"])  # six rewards
 
 
+@pytest.mark.slow
 def test_one_environment_may_have_an_axis_of_its_own():
     """(T, 1), also with actions of several numbers, is (T,)."""
     flat = GOOD["continuous"]

@@ -107,6 +107,7 @@ def test_reset_is_uniform_in_a_twentieth():
     assert not states.time.any()
 
 
+@pytest.mark.slow
 def test_jit_and_vmap_change_nothing():
     states = jax.vmap(env.reset)(jax.random.split(jax.random.key(1), 16))
     actions = jnp.arange(16) % 2
@@ -167,6 +168,7 @@ def test_states_and_observations_give_the_same_picture(drawing):
     np.testing.assert_array_equal(render_cartpole(states), render_cartpole(env.observe(states)))
 
 
+@pytest.mark.slow
 def test_drawing_needs_no_display_says_nothing_and_leaves_the_environment_alone():
     pytest.importorskip("pygame")
     code = (

@@ -158,6 +158,7 @@ def test_an_unknown_notebook_ends_the_command_with_the_list():
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_without_jupyterlab_the_message_says_what_to_install(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['jupyterlab'] = None\n")
     result = run(PYTHONPATH=str(tmp_path))
@@ -166,6 +167,7 @@ def test_without_jupyterlab_the_message_says_what_to_install(tmp_path):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_the_course_opens_at_the_notebook_asked_for_and_is_trusted(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -132,6 +132,7 @@ def test_it_can_be_made_again():
 # --- The policy
 
 
+@pytest.mark.slow
 def test_the_demonstration_falls_after_a_while(held_out):
     lengths = np.concatenate([episode_lengths(column) for column in held_out[2].T])
     assert 30 < lengths.mean() < 80 and np.percentile(lengths, 10) < 35 and np.percentile(lengths, 90) > 55
@@ -151,6 +152,7 @@ def test_the_demonstration_pushes_to_the_side_of_the_lean():
 # --- The critic
 
 
+@pytest.mark.slow
 def test_the_critic_explains_most_of_what_it_never_saw(held_out):
     observations, returns, _ = held_out
     for seed in range(3):
@@ -198,6 +200,7 @@ def test_what_cannot_be_fitted_is_refused(observations, targets, settings, messa
         fit_critic(observations, targets, jax.random.key(0), **settings)
 
 
+@pytest.mark.slow
 def test_the_mlp_is_linear_maps_with_tanh_between():
     mlp = MLP(3, (5, 4), 2, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (7, 3))

@@ -137,6 +137,7 @@ def test_evaluation_tells_all_labels_to_the_average_and_changes_nothing(trainer)
 # The average
 
 
+@pytest.mark.slow
 def test_the_average_warms_up_and_shares_no_variable(trainer):
     mine = {id(v) for v in jax.tree.leaves(nnx.state(trainer.model), is_leaf=lambda x: isinstance(x, nnx.Variable))}
     theirs = {

@@ -81,6 +81,7 @@ def test_ink_of_an_empty_sheet_a_full_one_and_real_digits():
     assert float(ink(load_digits().train.images).mean()) == pytest.approx(0.305, abs=5e-4)  # 4.884 of 16
 
 
+@pytest.mark.slow
 def test_diversity_is_the_rms_difference_of_two_images():
     images = np.random.default_rng(0).uniform(-1, 1, (7, 8, 8)).astype(np.float32)
     pairs = [((images[i] - images[j]) ** 2 / 4).mean() for i in range(7) for j in range(7) if i != j]

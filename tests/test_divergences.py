@@ -63,6 +63,7 @@ def test_entropy_is_largest_when_uniform(log_probs):
     assert 0 <= compute_policy_entropy(log_probs) <= math.log(4) + 1e-6
 
 
+@pytest.mark.slow
 def test_an_entropy_mask_of_distributions_drops_them():
     batch = np.stack([log(0.5, 0.5), np.full(2, np.nan, np.float32), log(1.0, 0.0)])
     close(compute_policy_entropy(batch, [1, 0, 1]), math.log(2) / 2)
@@ -76,6 +77,7 @@ def test_an_entropy_mask_of_actions_removes_them():
     close(compute_policy_entropy(batch, [[1, 1, 0], [1, 1, 1], [0, 0, 0]]), (1 + 1.5) / 2 * math.log(2))
 
 
+@pytest.mark.slow
 def test_an_empty_mask_gives_zero():
     close(compute_policy_entropy(np.stack([log(0.5, 0.5)]), [0]), 0.0)
     close(compute_kl_divergence(np.stack([log(0.5, 0.5)]), np.stack([log(0.2, 0.8)]), [0]), 0.0)
@@ -141,6 +143,7 @@ def test_gradients_through_impossible_actions_are_finite_and_right(masked):
     assert np.isfinite(slope).all() and slope[1] == 0 and slope[2] > 0
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_finite_differences(check_gradients):
     p, q = np.log([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]]), np.log([[0.5, 0.1, 0.4], [0.2, 0.2, 0.6]])
     check_gradients(compute_policy_entropy, p)
@@ -192,6 +195,7 @@ def test_bias_and_spread_are_those_of_schulmans_table(shift, estimator, bias, sp
     np.testing.assert_allclose(np.sqrt(weights @ (estimates - mean) ** 2) / true_kl, spread, rtol=0.03)
 
 
+@pytest.mark.slow
 @given(hnp.arrays(np.float32, 8, elements=st.floats(-1e6, 1e6, width=32)))
 def test_k3_and_k2_are_never_negative_and_k1_changes_its_sign(log_ratios):
     zeros = np.zeros(8)

@@ -89,6 +89,7 @@ def test_langevin_has_the_stationary_variance_of_its_steps_and_mala_that_of_the_
     assert 0.3 < float(acceptance) < 1
 
 
+@pytest.mark.slow
 def test_mala_takes_the_share_of_steps_that_it_must():
     precision, step_size, temperature = 2.0, 0.6, 0.5
     rng = np.random.default_rng(0)
@@ -118,6 +119,7 @@ def test_mala_draws_from_two_valleys_and_from_within_bounds():
     assert kstest(ends, lambda x: (1 - np.exp(-2 * x)) / (1 - np.exp(-2))).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_at_temperature_0_a_walk_is_gradient_descent():
     start = jnp.array([[1.0], [-3.0]])
     ends = sample_langevin(quadratic(2.0), start, KEY, 5, 0.1, 0.0)
@@ -144,6 +146,7 @@ def test_langevin_stays_within_bounds_and_without_steps_nothing_moves():
     assert float(acceptance) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sample", [sample_langevin, lambda *x: sample_mala(*x)[0]])
 def test_no_gradient_goes_back_through_a_walk(sample):
     def end(precision, start):
@@ -181,6 +184,7 @@ def test_the_sliced_loss_is_that_of_hyvarinen():
     close(np.mean(seen), expected, atol=4 * np.std(seen) / np.sqrt(200))
 
 
+@pytest.mark.slow
 def test_the_denoising_loss_is_least_at_the_precision_of_noisy_data():
     data = 2.0 * jax.random.normal(KEY, (100_000, 1))
     slope = jax.grad(lambda p: compute_denoising_score_loss(quadratic(p), data, jax.random.key(1), 0.5))

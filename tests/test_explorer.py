@@ -415,6 +415,7 @@ def test_sliders_never_recompile():
     assert frames._evaluate._cache_size() == compiled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", READY_MADE)
 def test_a_stored_explorer_is_small_and_always_the_same(make, monkeypatch):
     monkeypatch.setenv("ARTIFEX_RL_EMBED", "state")
@@ -432,6 +433,7 @@ def test_a_stored_explorer_is_small_and_always_the_same(make, monkeypatch):
     assert weight(first) < 300_000 and weight(first) + png < 400_000
 
 
+@pytest.mark.slow
 def test_what_is_stored_holds_where_code_left_the_sliders(monkeypatch):
     monkeypatch.setenv("ARTIFEX_RL_EMBED", "state")
     explorer = moved(AdvantageExplorer(), gamma=0.37, gae_lambda=0.11)
@@ -441,6 +443,7 @@ def test_what_is_stored_holds_where_code_left_the_sliders(monkeypatch):
     assert explorer._strips["gae_lambda"]["held"] == {"gamma": 0.37}
 
 
+@pytest.mark.slow
 def test_html_mode_gives_a_page_instead_of_a_widget(monkeypatch):
     monkeypatch.setenv("ARTIFEX_RL_EMBED", "html")
     data, _ = AdvantageExplorer()._repr_mimebundle_()
@@ -465,6 +468,7 @@ def test_curves_may_be_points_that_move_both_ways():
     assert (still == still[:, :1]).all() and np.ptp(large[0]) > 1000 and np.ptp(large[1]) > 1000
 
 
+@pytest.mark.slow
 def test_jax_partial_spares_compilation_for_data_of_the_same_shape():
     def scaled(data, a):
         return {"y": a * data}

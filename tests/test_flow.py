@@ -83,6 +83,7 @@ def test_sinkhorn_s_plan_has_its_marginals_and_the_form_of_a_minimum(regularizat
     np.testing.assert_allclose(rest[trusted], 0, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_sinkhorn_goes_from_the_best_assignment_to_none():
     costs = compute_costs(normal(8, 3), normal(8, 3, seed=1))
     best = np.asarray(costs)[linear_sum_assignment(costs)].sum() / 8
@@ -92,6 +93,7 @@ def test_sinkhorn_goes_from_the_best_assignment_to_none():
     assert transport[-1] == pytest.approx(float(costs.mean()), rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coupling", ["hungarian", "sinkhorn"])
 def test_coupled_noise_is_the_same_noise_nearer_and_of_the_same_class(coupling):
     noise, data, labels = normal(30, 4), normal(30, 4, seed=1), jnp.arange(30) % 3
@@ -199,6 +201,7 @@ class Exact(nnx.Module):
         return gaussian_velocity(x, times[:, None], mean, self.std)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sampler", "order"), [("euler", 1), ("heun", 2)])
 def test_the_flow_of_a_gaussian_is_followed_with_its_order(sampler, order):
     """x_t is normal at all times, so that x₁ = mean + std x₀."""
@@ -225,6 +228,7 @@ def test_training_lowers_the_loss_and_transport_lowers_the_cost(trainer):
     assert costs["hungarian"] < 0.9 * costs["independent"] and costs["sinkhorn"] < 0.9 * costs["independent"]
 
 
+@pytest.mark.slow
 def test_given_pairs_are_trained_on_as_they_are():
     noise = normal(12, 2, 3, seed=5)
     trainer = trainer_of(small(), coupling="hungarian")
@@ -271,6 +275,7 @@ def test_it_goes_on_from_disk_to_the_bit(tmp_path):
     assert bits(other) == bits(twin) != bits(trainer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coupling", ["independent", "hungarian", "sinkhorn"])
 def test_a_batch_of_one_is_a_batch(coupling):
     trainer = trainer_of(small(), coupling=coupling)

@@ -53,6 +53,7 @@ def test_what_the_checks_convert_is_never_known():
     assert forms.read(batch) is None
 
 
+@pytest.mark.slow
 def test_known_forms_train_like_new_ones():
     known, new = make_trainer(), make_trainer()
     for seed in range(4):
@@ -113,6 +114,7 @@ def make_pairs(**more):
     return {"observations": np.zeros((6, 1), np.int32)} | pairs | references | more
 
 
+@pytest.mark.slow
 def test_dpo_checks_the_numbers_of_a_known_form_and_knows_it_for_dpo_alone():
     model = SequencePolicy(Writer(), max_length=3)
     trainer = DPOTrainer(model, nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param))

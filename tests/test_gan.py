@@ -161,6 +161,7 @@ def test_an_unknown_game_is_named():
 # Penalties
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(-3, 3, width=32), min_size=4, max_size=4))
 def test_what_a_linear_critic_pays_for_its_slope(w):
     w, points = np.array(w, np.float32).reshape(2, 2), jnp.asarray(batch_of(5)["data"])
@@ -264,6 +265,7 @@ def test_alternating_steps_follow_the_closed_form(n_critic, penalty, r1):
     assert int(trainer.discriminator_optimizer.step[...]) == n_critic and int(trainer.optimizer.step[...]) == 1
 
 
+@pytest.mark.slow
 def test_every_critic_step_has_fakes_of_fresh_noise():
     class Noise(Point):
         def __call__(self, noise):
@@ -381,6 +383,7 @@ def test_the_average_follows_and_is_what_samples_are_drawn_from():
     assert drawn.shape == (4, 2, 2) and np.abs(drawn).max() < 1
 
 
+@pytest.mark.slow
 def test_without_decay_the_average_is_the_generator():
     trainer = small(GANConfig(ema_decay=0.0))
     trainer.train_step(batch_of())
@@ -396,6 +399,7 @@ def test_without_decay_the_average_is_the_generator():
 # The trainer
 
 
+@pytest.mark.slow
 def test_moving_a_number_compiles_nothing():
     trainer = small(GANConfig("wasserstein"))
     trainer.train_step(batch_of())
@@ -490,6 +494,7 @@ def test_bad_batches_are_refused_and_change_nothing():
         told.sample(2, jax.random.key(0), 3)
 
 
+@pytest.mark.slow
 def test_wrong_parts_are_named():
     generator, discriminator = Generator(3, (2, 2), (4,), rngs=nnx.Rngs(0)), Discriminator((2, 2), rngs=nnx.Rngs(0))
     optimizer, its = (nnx.Optimizer(m, optax.adam(1e-3), wrt=nnx.Param) for m in (generator, discriminator))

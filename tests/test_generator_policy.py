@@ -67,6 +67,7 @@ def test_calling_it_draws_anew_with_its_own_standard_deviation():
     close(first.std(axis=0), np.full((2, 2), 0.2), atol=0.01)
 
 
+@pytest.mark.slow
 def test_the_gradient_reaches_every_weight_and_is_that_of_the_density(check_gradients):
     policy = GeneratorPolicy(new_generator(), 0.3)
     graphdef, weights, rest = nnx.split(policy, nnx.Param, ...)

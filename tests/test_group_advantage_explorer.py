@@ -77,6 +77,7 @@ def test_the_push_is_the_ratio_times_the_advantage_until_the_clip(high):
         np.testing.assert_allclose(curves[f"push_{row}"][clear], expected[clear], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_takes_groups_of_ones_own():
     explorer = GroupAdvantageExplorer([[1.0, 2.0, 6.0]], prompts=["why?"])
     assert "why? " in explorer.summary()

@@ -77,6 +77,7 @@ def test_a_policy_writes_the_same_with_steps_as_with_rereading(network, prompt_l
     np.testing.assert_allclose(log_probs, steps.evaluate(prompts, tokens, mask).log_probs, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_policy_never_reads_the_whole_to_write():
     class OnlySteps(GRU):
         def __call__(self, tokens):

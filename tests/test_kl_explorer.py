@@ -57,6 +57,7 @@ def test_in_the_loss_k1_pulls_not_at_all_and_k2_as_the_exact_kl_does():
     np.testing.assert_allclose(curves["pull_exact"], 0.2 * DISTANCES, rtol=2e-3, atol=1e-4)  # t Var(r) ÷ Var(r)
 
 
+@pytest.mark.slow
 def test_in_the_loss_k3_has_the_gradient_of_the_other_kl():
     for t in (0.5, 2.0, 5.0):
         step = 1e-3
@@ -92,6 +93,7 @@ def test_the_markers_stand_on_the_curves(knobs):
         np.testing.assert_allclose(curves[f"here_pull_{name}"][0], [knobs["distance"], drawn], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_rewards_of_any_scale_run_from_0_to_1():
     small, large = KLExplorer([0.0, 0.5, 1.0]), KLExplorer([-100.0, 0.0, 100.0])
     np.testing.assert_allclose(small.curves()["exact"], large.curves()["exact"], rtol=1e-5)

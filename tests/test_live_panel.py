@@ -171,6 +171,7 @@ def test_what_does_not_fit_is_named(arguments, error, said):
         LiveTraining(arguments.pop("trainer"), arguments.pop("data"), **arguments)
 
 
+@pytest.mark.slow
 def test_a_learning_rate_that_is_no_state_has_no_slider():
     for rate in (
         optax.adam(1e-2),
@@ -190,6 +191,7 @@ def test_an_environment_counts_in_whole_numbers(number):
             Environment(CartPole(), **{name: number})
 
 
+@pytest.mark.slow
 def test_returns_of_episodes_are_counted_across_trajectories():
     """Rewards are 1 a step: episodes that ended, and what runs on, make up all steps taken."""
     model = ActorCritic(4, (8,), 2, rngs=nnx.Rngs(0))
@@ -254,6 +256,7 @@ def test_a_page_that_does_not_answer_is_not_sent_a_queue(monkeypatch):
     assert 20 <= turns(1, answers=True) <= 30
 
 
+@pytest.mark.slow
 def test_what_show_returns_is_shown_of_the_model_of_now():
     seen = []
 

@@ -130,6 +130,7 @@ def test_the_loss_of_an_empty_mask_is_zero():
     close(compute_value_loss(np.ones(2), np.zeros(2), mask=[0, 0]), 0.0)
 
 
+@pytest.mark.slow
 def test_clip_params_may_be_vmapped():
     knobs = jnp.array([0.1, 0.2, 0.4])
     up, down = math.log(1.5), math.log(0.5)

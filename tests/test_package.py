@@ -59,6 +59,7 @@ def test_the_import_brings_nothing_that_an_extra_or_a_later_step_would():
     assert python(names) == "[]\n"
 
 
+@pytest.mark.slow
 def test_the_import_adds_little_to_jax_flax_and_optax():
     new = """
 import json, sys
@@ -136,6 +137,7 @@ def built(tmp_path_factory):
     return next(out.glob("*.tar.gz")), next(out.glob("*.whl"))
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_package_the_course_and_nothing_else(built):
     names = {name for name in zipfile.ZipFile(built[1]).namelist() if ".dist-info/" not in name}
     package = {f"artifex_rl/{name}" for name in files(ROOT / "artifex_rl")}

@@ -113,6 +113,7 @@ def draw(policy, prompts, seed=0):
 PROMPTS = jnp.array([[1, 3], [0, 2]] * 40)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_a_response_is_scored_at_the_temperature_that_drew_it(temperature):
     policy = SequencePolicy(Causal(), 6, eos_id=3, temperature=temperature)
@@ -132,6 +133,7 @@ def test_a_response_ends_with_its_first_eos_which_counts():
         assert (row[length:] == 0).all() and (logs[length:] == 0).all() and (logs[:length] < 0).all()
 
 
+@pytest.mark.slow
 def test_the_mask_comes_from_the_length_not_from_token_ids():
     # The padding is EOS itself, and the prompt holds it: neither ends a response nor shortens its mask.
     prompts = jnp.full((60, 2), 3)
@@ -145,6 +147,7 @@ def test_without_eos_every_response_is_full():
     assert draw(SequencePolicy(Causal(), 4), PROMPTS)[2].all()
 
 
+@pytest.mark.slow
 def test_sequences_are_drawn_with_the_probability_that_they_are_given():
     policy = SequencePolicy(Causal(vocabulary=2), 2)
     tokens, log_probs, _ = draw(policy, jnp.zeros((8000, 1), int))
@@ -153,6 +156,7 @@ def test_sequences_are_drawn_with_the_probability_that_they_are_given():
         np.testing.assert_allclose(rows.mean(), np.exp(log_probs[rows][0].sum()), atol=0.02)
 
 
+@pytest.mark.slow
 def test_a_network_with_values_gives_them_for_each_token():
     policy = SequencePolicy(Causal(values=True), 4)
     tokens, _, mask = draw(policy, PROMPTS)

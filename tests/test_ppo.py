@@ -307,6 +307,7 @@ def test_gradients_are_cut_to_their_norm():
     assert moved[None] == pytest.approx(metrics["grad_norm"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_updates_beyond_the_target_kl_are_left_out():
     # The first update starts at KL 0 and is made; the second sees how far that went; it and the third are left out.
     after, kl = {}, {}
@@ -346,6 +347,7 @@ def advantages_of(trainer, batch):
     return compiled(trainer.prepare(batch))[0]["advantages"]
 
 
+@pytest.mark.slow
 def test_streams_side_by_side_are_streams_by_themselves():
     trainer, batch = make_trainer(), make_batch(6, 3)
     together = advantages_of(trainer, batch).reshape(6, 3)
@@ -355,6 +357,7 @@ def test_streams_side_by_side_are_streams_by_themselves():
     assert trainer.train_step(batch)["mean_reward"] == pytest.approx(batch["rewards"].mean(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_ways_to_say_what_the_last_state_is_worth():
     trainer = make_trainer()
     batch = make_batch(dones=np.zeros(STEPS))
@@ -490,6 +493,7 @@ def make_responses(**changes):
     } | changes
 
 
+@pytest.mark.slow
 def test_a_response_is_an_episode_of_tokens():
     trainer, batch = make_sequence_trainer(), make_responses()
     advantages = advantages_of(trainer, batch)

@@ -44,6 +44,7 @@ def test_the_healthy_ones_are_ppo(name):
     assert (config.num_epochs, config.num_minibatches) == ((1, 1) if name == "Red" else (4, 4))
 
 
+@pytest.mark.slow
 def test_who_looks_at_a_batch_once_never_sees_a_ratio_but_1(batch):
     for name, moves in (("Red", False), ("Grey", True)):
         trainer = make(name)

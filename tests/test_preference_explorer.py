@@ -29,6 +29,7 @@ def rest(curves, name):
     return curves[f"rest_{name}"][0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_losses_and_pushes_are_the_librarys(setting):
     knobs, curves = moved(**setting)
@@ -87,6 +88,7 @@ def test_simpo_divides_by_the_length_and_wants_a_margin_for_each_token():
     np.testing.assert_allclose(alike["loss_simpo"], alike["loss_sigmoid"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_means_are_over_the_real_pairs():
     pairs = load_scored_words()
     margins = pairs.chosen_log_probs - pairs.ref_chosen_log_probs

@@ -100,6 +100,7 @@ def test_the_same_seed_draws_the_same_pairs():
     assert draw_pairs(ratings, 50, seed=3).chosen != draw_pairs(ratings, 50, seed=4).chosen
 
 
+@pytest.mark.slow
 def test_pairs_come_as_the_trainer_takes_them():
     pairs = draw_pairs(load_ratings().train, 16)
     batch = pairs.batch()

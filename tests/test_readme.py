@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
 def test_every_python_block_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where it may write

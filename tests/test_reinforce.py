@@ -195,6 +195,7 @@ TOKENS = {
 }
 
 
+@pytest.mark.slow
 def test_a_response_with_one_reward_is_one_action():
     policy = SequencePolicy(Bigram(), 3, eos_id=3)
     seen = policy.evaluate(*map(jnp.asarray, TOKENS.values()))

@@ -275,6 +275,7 @@ def test_the_gradient_of_the_cosine_is_that_of_finite_differences(check_gradient
     check_gradients(total, [[1.0, -2.0, 0.5], [0.3, 0.2, 4.0]], [1.0, 1.0, -1.0])
 
 
+@pytest.mark.slow
 def test_digits_are_closest_to_the_centroid_of_their_own_class(digits, encode):
     images, labels = digits
     centroids = jnp.stack([encode(images[labels == k]).mean(axis=0) for k in range(10)])
@@ -467,6 +468,7 @@ def test_under_jit_it_says_that_it_cannot():
         jax.jit(CompressibilityReward())(jnp.zeros((2, 8, 8)))
 
 
+@pytest.mark.slow
 def test_importing_rewards_imports_neither_pillow_nor_sklearn():
     script = "import sys, artifex_rl.rl.rewards; print([name for name in ('PIL', 'sklearn') if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -26,6 +26,7 @@ def test_its_own_samples_cover_all_modes_evenly_and_lie_within_three_standard_de
     assert chisquare(found.counts).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_a_mode_has_the_standard_deviation_that_is_asked_for():
     samples = np.asarray(sample_ring(50_000, jax.random.key(1), num_modes=1, radius=3.0, std=0.5))
     np.testing.assert_allclose(samples.mean(axis=0), [3, 0], atol=0.01)

@@ -54,6 +54,7 @@ def column(r, n):
     return r._replace(final_state=None, **{name: getattr(r, name)[:, n] for name in ARRAYS})
 
 
+@pytest.mark.slow
 def test_shapes_are_time_first():
     one = collect(env, demonstration_policy, jax.random.key(0), 7, None)
     many = collect(env, demonstration_policy, jax.random.key(0), 7, 3)
@@ -67,6 +68,7 @@ def test_shapes_are_time_first():
     assert one.dones.dtype == one.truncations.dtype == bool
 
 
+@pytest.mark.slow
 def test_the_key_decides_everything():
     again = [collect(env, demonstration_policy, jax.random.key(seed), 100, 4) for seed in (5, 5, 6)]
     assert_equal(again[0], again[1])
@@ -77,12 +79,14 @@ def test_the_key_decides_everything():
     np.testing.assert_allclose(plain.observations, again[0].observations, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_longer_rollout_begins_with_the_shorter():
     short, long = (collect(env, demonstration_policy, jax.random.key(0), steps, 2) for steps in (20, 60))
     np.testing.assert_array_equal(short.actions, long.actions[:20])
     np.testing.assert_allclose(short.observations, long.observations[:20], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_streams_are_independent():
     key = jax.random.key(2)
     many = collect(env, demonstration_policy, key, 60, 5)
@@ -116,6 +120,7 @@ def test_every_step_is_the_environments_own():
     np.testing.assert_array_equal(terminated, r.dones)
 
 
+@pytest.mark.slow
 def test_a_time_limit_is_done_and_truncated_and_a_fall_is_only_done():
     r = collect(env, good_policy, jax.random.key(0), 1100, None)
     assert np.flatnonzero(r.dones).tolist() == np.flatnonzero(r.truncations).tolist() == [499, 999]
@@ -137,6 +142,7 @@ def test_a_fall_at_the_limit_is_no_truncation():
     assert r.dones.all() and not r.truncations.any()
 
 
+@pytest.mark.slow
 def test_bookkeeping_in_a_world_that_counts():
     r = jax.tree.map(np.asarray, rollout(Counting(), idle, jax.random.key(1), 200, 3))
     for n in range(3):
@@ -154,12 +160,14 @@ def test_bookkeeping_in_a_world_that_counts():
     assert r.truncations.any() and (r.dones & ~r.truncations).any()
 
 
+@pytest.mark.slow
 def test_log_probs_are_those_of_the_actions():
     r = collect(env, demonstration_policy, jax.random.key(6), 200, 4)
     right = 1 / (1 + np.exp(-80.0 * np.asarray(r.observations[..., 2], np.float64)))
     np.testing.assert_allclose(np.exp(r.log_probs), np.where(r.actions == 1, right, 1 - right), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_actions_come_as_often_as_their_probability_says():
     def biased(observation, key):
         return (jax.random.uniform(key) < 0.3).astype(jnp.int32), jnp.float32(0)

@@ -38,6 +38,7 @@ def compare(made, stored):
             np.testing.assert_allclose(getattr(made, name), array, atol=2e-3, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_script_makes_the_same_words():
     pytest.importorskip("wordfreq")
     pytest.importorskip("py3langid")

@@ -74,6 +74,7 @@ def assert_same_run(result, run, trainer, history):
     np.testing.assert_allclose(result.model(*run)(x), trainer.model(x), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_seeds_and_configs_are_the_trainers_one_by_one_and_compile_once():
     configs = [REINFORCEConfig(entropy_coeff=c, gamma=g) for c, g in ((0.0, 0.9), (0.5, 1.0))]
     Counting.traces = 0
@@ -126,6 +127,7 @@ def test_each_run_may_draw_its_own_samples_and_they_are_those_of_a_step_with_a_r
         assert_same_run(result, (s,), trainer, history)
 
 
+@pytest.mark.slow
 def test_a_state_goes_back_into_a_trainer():
     result = sweep(make, seeds=SEEDS, data=samples(), steps=2)
     trainer = make(0)

@@ -77,6 +77,7 @@ def no_traces():
     Regression.traces = 0
 
 
+@pytest.mark.slow
 def test_a_step_is_what_nnx_and_optax_would_do_by_hand():
     batch, trainer, model = data(), make(rate=0.0), Network()
     optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
@@ -95,6 +96,7 @@ def test_a_step_is_what_nnx_and_optax_would_do_by_hand():
         np.testing.assert_allclose(get(trainer.model)[...], get(model)[...], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_users_own_objects_are_up_to_date_after_a_step_and_what_is_assigned_to_them_counts():
     model = Network()
     optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
@@ -123,6 +125,7 @@ def test_another_number_in_the_config_counts_at_once_and_compiles_nothing():
     assert Regression.traces == before
 
 
+@pytest.mark.slow
 def test_a_clone_goes_its_own_way_and_shares_what_is_compiled():
     trainer, untouched, batch = make(rate=0.5), make(rate=0.5), data()
     for one in (trainer, untouched):
@@ -137,6 +140,7 @@ def test_a_clone_goes_its_own_way_and_shares_what_is_compiled():
     assert twin.model is not trainer.model
 
 
+@pytest.mark.slow
 def test_shapes_compile_once_each():
     trainer = make()
     for rows in (4, 8, 4, 8):
@@ -144,6 +148,7 @@ def test_shapes_compile_once_each():
     assert Regression.traces == 2
 
 
+@pytest.mark.slow
 def test_many_steps_in_one_call_are_the_steps_one_by_one():
     one, many, batch = make(rate=0.2), make(rate=0.2), data()
     losses = [one.train_step(batch)["loss"] for _ in range(7)]
@@ -153,6 +158,7 @@ def test_many_steps_in_one_call_are_the_steps_one_by_one():
     np.testing.assert_allclose(many.model.linear.kernel[...], one.model.linear.kernel[...], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_dataset_is_cut_into_epochs_in_which_every_row_comes_once():
     rows = []
 
@@ -170,6 +176,7 @@ def test_a_dataset_is_cut_into_epochs_in_which_every_row_comes_once():
     assert (first != second).any()
 
 
+@pytest.mark.slow
 def test_the_way_of_calling_does_not_change_the_rows():
     a, b = make(), make()
     one = a.fit(data(12), steps=7, batch_size=4, steps_per_call=1)
@@ -384,6 +391,7 @@ def test_metrics_are_scalars():
         make(cls=Wrong).train_step(data())
 
 
+@pytest.mark.slow
 def test_pure_steps_may_be_vmapped_over_configs():
     trainer, batch = make(), data()
     configs = jax.tree.map(lambda *x: jnp.stack(x), *map(jax.device_put, [RegressionConfig(d) for d in (0.0, 1.0)]))
@@ -409,6 +417,7 @@ except ValueError as error:
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_make_the_step_of_one():
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     root = os.path.dirname(os.path.dirname(__file__))

@@ -198,6 +198,7 @@ def test_metrics_by_hand():
     np.testing.assert_allclose(loss, reconstruction + 0.125 * objective, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_weight_is_annealed_from_step_to_step_and_evaluation_takes_beta():
     trainer = make(beta=2.0, kl_annealing="linear", annealing_steps=4.0)
     weights = trainer.fit(batch(), steps=6)["kl_weight"]
@@ -205,6 +206,7 @@ def test_the_weight_is_annealed_from_step_to_step_and_evaluation_takes_beta():
     assert trainer.evaluate(batch())["kl_weight"] == 2
 
 
+@pytest.mark.slow
 def test_settings_are_changed_without_compiling():
     trainer = make(kl_annealing="sigmoid", likelihood="gaussian")
     trainer.train_step(batch())
@@ -226,6 +228,7 @@ def test_free_bits_keep_a_latent_from_collapse():
     assert 0.8 < kept["kl"][-1] < 1.5 and kept["kl_objective"][-1] >= 1.0
 
 
+@pytest.mark.slow
 def test_encode_reconstruct_decode_and_sample_are_the_model_and_compile_once(trainer):
     given, before = batch()["images"], snapshot(trainer)
     for _ in range(2):
@@ -383,6 +386,7 @@ def test_the_guide_s_example_trains_the_encoder(parts):
     assert (encoder.network.layers.layers[0].kernel[...] != before).any()
 
 
+@pytest.mark.slow
 def test_the_encoder_s_log_probs_are_scipy_s_and_each_call_draws_anew(parts):
     encoder, images = parts[0], batch()["images"]
     posterior = encoder(images)

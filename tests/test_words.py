@@ -105,6 +105,7 @@ def test_what_is_no_word_is_refused_by_name(wrong, message):
 # The scorer
 
 
+@pytest.mark.slow
 def test_the_scorer_tells_the_languages_apart():
     """Each language's own probability is highest on its frequent words, and right for most of them."""
     for i, language in enumerate(LANGUAGES):
@@ -114,6 +115,7 @@ def test_the_scorer_tells_the_languages_apart():
     np.testing.assert_allclose(language_scorer().probabilities(["wasser", "", "x"]).sum(axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_is_py3langid_of_which_only_four_languages_are_left():
     langid = require("py3langid.langid")
     identifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
@@ -174,6 +176,7 @@ def samples() -> list[str]:
     return word_vocabulary().decode(jax.jit(pretrained_words().sample)(prompts, jax.random.key(0))[0])
 
 
+@pytest.mark.slow
 def test_it_writes_words_and_not_only_those_that_it_read(samples):
     known = {word for language in LANGUAGES for part in load_words(language) for word in part}
     assert 0.18 < np.mean([word in known for word in samples]) < 0.5
@@ -189,6 +192,7 @@ def test_it_writes_all_languages_whatever_the_prompt(samples):
         np.testing.assert_allclose(probabilities[prompt::4].mean(axis=0), probabilities.mean(axis=0), atol=0.07)
 
 
+@pytest.mark.slow
 def test_it_spells_held_out_words_in_less_than_three_bits_a_character():
     """A uniform guess takes log₂ 37 = 5.2 bits."""
     assert bits_per_token(pretrained_words(), "heldout") < 3.05
@@ -227,6 +231,7 @@ def test_a_missing_package_says_the_command_that_installs_it():
         require("a_package_that_is_not_there", extra="envs")
 
 
+@pytest.mark.slow
 def test_so_does_everything_that_needs_one():
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('wordfreq', 'py3langid', 'vaderSentiment')))\n"
@@ -240,6 +245,7 @@ def test_so_does_everything_that_needs_one():
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["wordfreq", "py3langid", "vaderSentiment"]
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_none_of_them():
     code = (
         "import sys, artifex_rl, artifex_rl.data; "
