@@ -381,6 +381,28 @@ def test_pieces_that_do_not_fit_are_named():
         parabola(describe=lambda knobs, curves: "two\nlines")
 
 
+def test_a_marker_that_is_a_gap_at_first_is_there_to_be_moved():
+    """matplotlib writes no marker for NaN, and the page can only move what is there."""
+
+    def figure(curves, limits):
+        figure = Figure()
+        axes = figure.subplots()
+        axes.plot(*curves["dots"].T, "o", gid="dots")
+        axes.plot([1, 2, 3], curves["fixed"], "s", gid="fixed")
+        axes.set(xlim=(0, 4), ylim=(0, 2))
+        return figure
+
+    def curves(a):
+        seen = jnp.where(a > jnp.array([0.5, 0.5, -1.0]), 1.0, jnp.nan)
+        return {"dots": jnp.stack([seen, seen], axis=1), "fixed": seen}
+
+    explorer = Explorer([Control("a", 0, 1, 0.5, 0)], curves, figure, lambda knobs, curves: "Dots.")
+    groups = re.findall(r'<g id="(dots|fixed)">(.*?)</g>\s*</g>', explorer._figure["svg"], re.DOTALL)
+    assert {name: text.count("<use") for name, text in groups} == {"dots": 3, "fixed": 3}
+    assert explorer._figure["curves"][1]["x"] == sorted(explorer._figure["curves"][1]["x"])  # where they were put
+    np.testing.assert_array_equal(explorer.curves()["fixed"], [np.nan, np.nan, 1])
+
+
 def test_a_curve_that_is_not_finite_has_gaps():
     x = jnp.arange(11.0)
     explorer = parabola(curves=lambda a: {"y": jnp.where(x > 5, jnp.nan, a * x)})

@@ -13,8 +13,8 @@ from artifex_rl.lab.control import Control
 from artifex_rl.lab.explorer import Explorer
 from artifex_rl.rl.advice import advise, count_points, facts
 
-DATA = ("scores of new answers", "pairs, one preferred", "both")
-REWARDS = ("one for a whole answer", "at every step")
+DATA = ("scores", "pairs", "both")
+REWARDS = ("at the end", "each step")
 MEMORY = tuple(range(4, 11))
 WISHES = ("simple", "stable")
 
@@ -34,8 +34,26 @@ class AlgorithmChooser(Explorer):
         table = jnp.asarray(each, jnp.float32).reshape(3, 2, len(MEMORY), 2, len(facts()))
         super().__init__(
             [
-                Control("data", 0, 2, 1, 0, label="what I have", names=DATA, help="Where learning can come from"),
-                Control("reward", 0, 1, 1, 0, label="rewards come", names=REWARDS, help="Pairs have none"),
+                Control(
+                    "data",
+                    0,
+                    2,
+                    1,
+                    0,
+                    label="what I have",
+                    names=DATA,
+                    help="Scores of new answers; pairs of answers of which people preferred one; or both",
+                ),
+                Control(
+                    "reward",
+                    0,
+                    1,
+                    1,
+                    0,
+                    label="rewards come",
+                    names=REWARDS,
+                    help="One for a whole answer, or one at every step; pairs have none",
+                ),
                 Control(
                     "memory",
                     MEMORY[0],

@@ -69,6 +69,8 @@ class Canvas:
         figure.set_layout_engine("none")  # from here on nothing may shift
         self.height = figure.get_figheight() * 72
         self.lines = {name: self._find(name, points) for name, points in curves.items()}
+        for line in self.lines.values():
+            _draw_every_marker(line)
 
     def _find(self, name: str, points: np.ndarray) -> Line2D:
         lines = self.figure.findobj(lambda artist: isinstance(artist, Line2D) and artist.get_gid() == name)
@@ -154,3 +156,12 @@ class Canvas:
         with matplotlib.rc_context(STYLE):
             self.figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
         return buffer.getvalue()
+
+
+def _draw_every_marker(line: Line2D) -> None:
+    """A marker that is a gap at first must be in the SVG all the same: a frame may have a point there."""
+    if line.get_marker() in ("None", "none", " ", "", None):
+        return
+    x, y = (np.asarray(values, float) for values in line.get_data())
+    middle = line.axes.transData.inverted().transform(line.axes.transAxes.transform((0.5, 0.5)))
+    line.set_data(*(np.where(np.isfinite(at), at, centre) for at, centre in zip((x, y), middle, strict=True)))
