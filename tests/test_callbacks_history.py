@@ -1,6 +1,7 @@
 """HistoryCallback: every row that was seen is in the file once, whatever happened to the process, disk or file."""
 
 import csv
+import fcntl
 import json
 import multiprocessing
 import os
@@ -131,6 +132,11 @@ def test_a_history_goes_on_in_pieces_in_loops_by_hand_and_after_a_restoration():
     early.fit(data(), 1, [history])  # two steps lie behind it: what came later did not happen
     np.testing.assert_array_equal(history.steps(), range(3))
     np.testing.assert_array_equal(history.series()["loss"], loss[:3])
+    early.fit(data(), 2, [history], steps_per_call=2)
+    again = make()
+    again.fit(data(), 3)
+    again.fit(data(), 2, [history], steps_per_call=2)  # the same two steps, in one call
+    np.testing.assert_array_equal(history.steps(), range(5))
     by_hand(make(), 1, [history])  # a cell that was run once more
     np.testing.assert_array_equal(history.steps(), [0])
 
@@ -204,6 +210,24 @@ def test_a_file_is_written_by_one_run_at_a_time(tmp_path):
     first.on_train_end(trainer)
     other.fit(data(), 1, [second])
     assert len(table(tmp_path / "run.jsonl")) == 1
+
+
+def test_a_file_that_was_replaced_while_it_was_waited_for_is_opened_anew(tmp_path, monkeypatch):
+    path, rows = tmp_path / "run.csv", RowFile(tmp_path / "run.csv")
+    path.write_text("step,loss\n0,1.0\n")
+    lock = fcntl.flock
+
+    def replaces_it(file, how):
+        monkeypatch.setattr(fcntl, "flock", lock)
+        (tmp_path / "new").write_text("step,loss,error\n0,1.0,\n1,1.0,2.0\n")
+        os.replace(tmp_path / "new", path)
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", replaces_it)
+    assert len(rows.open()) == 2
+    rows.append(2, {"error": 3.0})
+    rows.close()
+    assert path.read_text().splitlines()[-1] == "2,,3.0"
 
 
 def _compete(path, who, barrier, results):
