@@ -6,6 +6,8 @@ import os
 import pty
 import re
 import struct
+import subprocess
+import sys
 import termios
 import threading
 import time
@@ -159,19 +161,22 @@ print("done")
 
 
 @pytest.mark.slow
-def test_a_saved_notebook_has_one_line_that_every_run_of_it_has(monkeypatch):
+def test_a_saved_notebook_has_one_line_that_every_run_of_it_has(tmp_path):
     updates = []
 
     class Watching(NotebookClient):
-        def output(self, outs, msg, display_id, cell_index):
-            if msg["msg_type"] in ("display_data", "update_display_data"):
-                updates.append(msg["content"]["data"]["text/plain"])
-            return super().output(outs, msg, display_id, cell_index)
+        def process_message(self, msg, cell, cell_index):
+            if msg["msg_type"] == "update_display_data":
+                updates.append(msg["content"]["data"].get("text/plain", ""))
+            return super().process_message(msg, cell, cell_index)
 
     cell = nbformat.v4.new_code_cell(CELL.format(tests=os.path.dirname(__file__)))
     notebook = nbformat.v4.new_notebook(cells=[cell])
     Watching(notebook, timeout=120).execute()
-    line, text = notebook.cells[0].outputs
-    assert line["output_type"] == "display_data" and line["data"] == {"text/plain": "30 of 30 steps"}
-    assert text["text"] == "done\n"
+    empty, line, text = notebook.cells[0].outputs
+    assert empty["data"] == {} and line["data"] == {"text/plain": "30 of 30 steps"} and text["text"] == "done\n"
     assert any(re.search(r"\d+/30 \[.*step/s, loss=", update) for update in updates)
+    nbformat.write(notebook, tmp_path / "saved.ipynb")
+    nbval = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider", "-q"]
+    run = subprocess.run([*nbval, "saved.ipynb"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0 and "1 passed" in run.stdout, run.stdout

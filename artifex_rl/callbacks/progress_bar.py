@@ -130,26 +130,27 @@ class ProgressBarCallback(Callback):
 
 
 class _Notebook:
-    """One output, replaced."""
+    """An output that is replaced, empty in the beginning and in the end, and one with the last line.
+
+    nbval compares what an output was first: a line that changes must not be an output that stays.
+    """
 
     pause = PAUSE
 
     def __init__(self):
         from IPython.display import display
 
-        self._display, self._handle = display, None
+        self._display, self._handle = display, display({}, raw=True, display_id=True)
 
     def columns(self) -> int | None:
         return None
 
     def draw(self, line: str) -> None:
-        if self._handle is None:
-            self._handle = self._display({"text/plain": line}, raw=True, display_id=True)
-        else:
-            self._handle.update({"text/plain": line}, raw=True)
+        self._handle.update({"text/plain": line}, raw=True)
 
     def close(self, line: str, standing: str, summary: str) -> None:
-        self.draw(standing)
+        self._handle.update({}, raw=True)
+        self._display({"text/plain": standing}, raw=True)
 
 
 class _Terminal:
