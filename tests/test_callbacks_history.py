@@ -14,6 +14,8 @@ import warnings
 
 import numpy as np
 import pytest
+from IPython.core.formatters import DisplayFormatter
+from matplotlib.figure import Figure
 from small_runs import by_hand, data, make
 
 from artifex_rl.callbacks import HistoryCallback
@@ -306,6 +308,8 @@ def test_the_picture_has_axes_for_each_metric_and_its_validation():
     # The average of a bias-corrected exponential window, in closed form.
     weights = 0.9 ** np.arange(60)[::-1]
     assert smooth.get_ydata()[-1] == pytest.approx(weights @ history.series()["loss"] / weights.sum(), rel=1e-6)
-    assert len(history.plot(["loss"]).axes) == 1
+    assert len(history.plot(["loss"]).axes) == 1 and isinstance(figure, Figure)
+    png = DisplayFormatter().format(figure)[0]["image/png"]  # what a notebook shows
+    assert png.startswith(b"\x89PNG") and png == history.plot()._repr_png_()
     with pytest.raises(ValueError, match=r"names: got \['reward'\], needs some of \['error', 'loss', 'grad_norm'\]"):
         history.plot(["reward"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +28,7 @@ def plot_series(series: dict[str, tuple[np.ndarray, np.ndarray]], names: Sequenc
         ValueError: there is no such metric.
         ImportError: matplotlib is not installed.
     """
-    figures = require("matplotlib.figure", extra="lab")
+    new_figure = _figure_class()
     there = list(dict.fromkeys(name.removeprefix("val_") for name in series))
     names = there if names is None else list(names)
     missing = [name for name in names if name not in there]
@@ -34,7 +36,7 @@ def plot_series(series: dict[str, tuple[np.ndarray, np.ndarray]], names: Sequenc
         raise ValueError(f"names: got {missing or names}, needs some of {there}")
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    figure = figures.Figure(figsize=(3.4 * columns, 0.3 + 2.1 * rows), layout="constrained")
+    figure = new_figure(figsize=(3.4 * columns, 0.3 + 2.1 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True).flat
     for name, axes in zip(names, grid, strict=False):
         for prefix, color in INK.items():
@@ -55,6 +57,19 @@ def plot_series(series: dict[str, tuple[np.ndarray, np.ndarray]], names: Sequenc
         axes.remove()
     figure.supxlabel("step", fontsize=9)
     return figure
+
+
+@functools.cache
+def _figure_class() -> type:
+    """matplotlib's Figure, which a notebook shows where it is the last line of a cell, without pyplot."""
+
+    class Figure(require("matplotlib.figure", extra="lab").Figure):
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", dpi=90, facecolor="white", metadata={"Software": None})
+            return buffer.getvalue()
+
+    return Figure
 
 
 def running_average(values: np.ndarray) -> np.ndarray:
