@@ -72,12 +72,12 @@ def _figure_class() -> type:
     return Figure
 
 
-def running_average(values: np.ndarray) -> np.ndarray:
-    """Average of all values so far, those j places back weighed with 0.9ʲ; what is not finite is left out."""
+def running_average(values: np.ndarray, keep: float = KEEP) -> np.ndarray:
+    """Average of all values so far, those j places back weighed with keepʲ; what is not finite is left out."""
     known = np.isfinite(values)
     total = weight = 0.0
     out = np.full(len(values), np.nan)
     for i, value in enumerate(np.where(known, values, 0.0)):
-        total, weight = KEEP * total + value, KEEP * weight + known[i]
+        total, weight = keep * total + value, keep * weight + known[i]
         out[i] = total / weight if weight else np.nan
     return out

@@ -11,6 +11,7 @@ except ImportError as error:
 from artifex_rl.lab.baseline_explorer import BaselineExplorer
 from artifex_rl.lab.clip_explorer import ClipExplorer
 from artifex_rl.lab.control import Control
+from artifex_rl.lab.dashboard_explorer import DashboardExplorer
 from artifex_rl.lab.energy_tilt_explorer import EnergyTiltExplorer
 from artifex_rl.lab.explorer import Explorer
 from artifex_rl.lab.flow_noise_explorer import FlowNoiseExplorer
@@ -37,6 +38,7 @@ __all__ = [
     "BaselineExplorer",
     "ClipExplorer",
     "Control",
+    "DashboardExplorer",
     "EnergyTiltExplorer",
     "Environment",
     "Explorer",

@@ -13,4 +13,5 @@ TOPICS = {
     "05": "dpo",
     "06": "rewards",
     "10": "flows",
+    "13": "tracking",
 }
