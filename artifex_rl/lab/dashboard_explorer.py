@@ -60,9 +60,9 @@ class DashboardExplorer(Explorer):
 
 def debiased_average(values: Float[Array, "K"], keep: float | Float[Array, ""]) -> Float[Array, "K"]:
     """Average of all values so far, those j places back weighed with keepʲ. keep is in [0, 1)."""
-    places = jnp.arange(len(values))
-    back = places[:, None] - places
-    weights = jnp.where(back >= 0, jnp.asarray(keep, jnp.float32) ** jnp.maximum(back, 0), 0.0)
+    places = jnp.arange(len(values), dtype=jnp.float32)
+    back = places[:, None] - places[None, :]
+    weights = jnp.where(back >= 0, jnp.asarray(keep, jnp.float32) ** jnp.maximum(back, 0.0), 0.0)
     return weights @ values / weights.sum(axis=1)
 
 
