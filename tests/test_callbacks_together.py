@@ -1,5 +1,13 @@
 """A run that is interrupted and goes on from a checkpoint, with all that writes beside it: as if nothing had been."""
 
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 from small_runs import data, make
 from test_callbacks_tensorboard import series
@@ -86,3 +94,56 @@ def test_an_interrupted_run_leaves_the_files_of_one_that_was_not(tmp_path, monke
         assert (before["_step"], before["loss"]) == (after["_step"], after["loss"])
     assert of_cut[JAXProfiler].trace is None and of_cut[JAXProfiler].done  # the first part has written it
     assert capsys.readouterr().err.startswith("stopped after 20 of 24 steps")
+
+
+TRAINS = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, "tests")
+from small_runs import data, make
+from artifex_rl.callbacks import Callback, CheckpointConfig, HistoryCallback, ModelCheckpoint, TensorBoardCallback
+
+folder = Path(sys.argv[1])
+
+class Tells(Callback):
+    def on_train_batch_end(self, trainer, metrics, step):
+        print(step, flush=True)
+
+make().fit(
+    data(12),
+    300,
+    [
+        HistoryCallback(folder / "run.jsonl", resume=True),
+        HistoryCallback(folder / "run.csv", resume=True),
+        TensorBoardCallback(folder / "tensorboard"),
+        ModelCheckpoint(CheckpointConfig(dirpath=folder / "checkpoints", every_n_steps=20, resume="auto")),
+        Tells(),
+    ],
+    batch_size=4,
+    validation=data(4),
+)
+"""
+
+
+@pytest.mark.slow
+def test_sigkill_at_random_moments_leaves_the_files_of_a_run_that_was_never_killed(tmp_path):
+    whole, killed, chance = tmp_path / "whole", tmp_path / "killed", random.Random(0)
+
+    def train(folder):
+        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+        command = [sys.executable, "-W", "ignore", "-c", TRAINS, folder]
+        return subprocess.Popen(command, cwd=Path(__file__).parents[1], env=environment, stdout=subprocess.PIPE)
+
+    assert train(whole).wait() == 0
+    for _ in range(6):
+        process = train(killed)
+        process.stdout.readline()
+        time.sleep(chance.uniform(0, 0.25))
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    assert train(killed).wait() == 0
+    for name in ("run.jsonl", "run.csv"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    for tag in ("loss", "val_loss"):
+        assert series(killed / "tensorboard", tag) == series(whole / "tensorboard", tag)

@@ -136,7 +136,12 @@ def every_callback(folder):
     }
 
 
-@pytest.mark.parametrize("name", ALL)
+QUICK = {"GRPO", "DPO", "VAE"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in ALL]
+)
 def test_every_trainer_trains_as_before_with_every_callback_and_all_is_written_down(name, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     build, batch = ALL[name]

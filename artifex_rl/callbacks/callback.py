@@ -34,7 +34,7 @@ class Callback:
             trainer: `trainer.step` steps lie behind it. That is `step + 1`, but more where one compiled call made
                 many steps (`steps_per_call`): the model is then that of the end of the call, and only its last step
                 is one whose state can be seen.
-            metrics: of this step, floats by name.
+            metrics: of this step, floats by name, on the host already: to look at them waits for no device.
             step: which one, from 0, counted over all runs of this trainer. A loop by hand may count as it likes, but
                 upwards.
         """

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from tqdm import tqdm
 
 from artifex_rl.callbacks.callback import Callback
 from artifex_rl.callbacks.watch import check_count
@@ -117,7 +118,7 @@ class JAXProfiler(Callback):
         self.how_to_open = (
             f"Profile of steps {first} to {self._last}: open https://ui.perfetto.dev and drag {self.trace} into it."
         )
-        print(self.how_to_open)
+        tqdm.write(self.how_to_open)  # above a bar, if there is one
 
 
 def _forget_profile() -> None:
