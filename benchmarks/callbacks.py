@@ -1,19 +1,23 @@
-"""What callbacks cost: a step of `fit` with each of them beside a bare one, as ratios of one run.
+"""What callbacks cost: each one's hook beside a step of training, and `fit` with it beside a bare `fit`, in one run.
 
-The GRPO trainer of `train_step.py`: batch 32, responses of 16 tokens, one step a call, every number to the host. The
-bare loop and all callbacks take turns, in blocks; compared are everybody's fastest blocks, which the busy moments of
-the machine have spared, by the processor's time of this process and by the clock. Who writes does so at every step,
-unless the name says otherwise. What comes once a run is in a column of its own: to begin and to end, as with W&B's
-process. To reach: at most 1.01 for the progress bar, drawn in a terminal.
+The GRPO trainer of `train_step.py`: batch 32, responses of 16 tokens, one step a call, every number to the host.
 
-    python benchmarks/callbacks.py [--blocks 30] [--steps 1000]
+- The hook alone: `on_train_batch_end` with the metrics of a step, in blocks of 200 steps; the fastest block, by the
+  processor's time of this process, beside the fastest block of bare steps.
+- In `fit`: everybody takes turns, in runs of `--steps`; the fastest run by the clock, beside the fastest bare run.
+  It has the processes and the disk in it as well, and the noise of the machine.
+- Once a run: what it takes to begin and to end, as with W&B's process.
+
+Who writes does so at every step, unless the name says otherwise. To reach: at most 1 % for the progress bar, which is
+drawn in a terminal.
+
+    python benchmarks/callbacks.py [--blocks 15] [--steps 1000]
 """
 
 import argparse
 import contextlib
 import os
 import pty
-import sys
 import tempfile
 import threading
 import time
@@ -57,6 +61,7 @@ def pixels(model, key):
 
 def contestants(folder):
     """Names, and callbacks that have a run before them."""
+    folder.mkdir()
 
     def wandb(every):
         return WandbLoggerCallback(WandbLoggerConfig("cost", mode="offline", log_every_n_steps=every, dir=folder))
@@ -78,7 +83,7 @@ def contestants(folder):
 
 
 class Clock(Callback):
-    """The processor's time and the world's when the first step was done, and the last."""
+    """When the first step was done, and the last; by the processor and by the clock."""
 
     def on_train_begin(self, trainer):
         self.first = None
@@ -92,13 +97,28 @@ def now():
     return np.array([time.process_time(), time.perf_counter()])
 
 
-def run(trainer, batch, callback, steps):
-    """Microseconds of a step, the processor's and the world's, and milliseconds of what a run has besides."""
+def fit(trainer, batch, callback, steps):
+    """Seconds of a step, by the processor and by the clock, and seconds that a run takes besides."""
     clock, began = Clock(), time.perf_counter()
     trainer.fit(batch, steps, [*([] if callback is None else [callback]), clock], steps_per_call=1)
     ended = time.perf_counter()
     step = (clock.last - clock.first) / (steps - 1)
-    return *(step * 1e6), (ended - began - steps * step[1]) * 1e3
+    return *step, ended - began - steps * step[1]
+
+
+def hook(trainer, metrics, callback, blocks, steps=200):
+    """Seconds of the processor for a call of the hook, in the fastest block; nothing is trained in between."""
+    trainer.callbacks, spent = (callback,), []
+    callback.on_train_begin(trainer)
+    for _ in range(blocks):
+        began = time.process_time()
+        for _ in range(steps):
+            trainer.step += 1
+            callback.on_train_batch_end(trainer, metrics, trainer.step - 1)
+        spent.append((time.process_time() - began) / steps)
+    callback.on_train_end(trainer)
+    trainer.callbacks = ()
+    return min(spent)
 
 
 @contextlib.contextmanager
@@ -120,36 +140,36 @@ def _read(file):
 
 
 def measure(blocks, steps):
-    """A row for each: name, microseconds of a step, the processor's and the world's, and milliseconds besides."""
+    """A row for each: name, seconds of the hook, of a step by the processor and by the clock, of a run besides."""
     batch = make_batch("actions", "rewards", "log_probs", "ref_log_probs")
-    found = {}
-    with tempfile.TemporaryDirectory() as folder:
-        candidates = [("bare", None), *contestants(Path(folder))]
-        trainer = make_trainer()
-        trainer.fit(batch, 3, steps_per_call=1)
+    trainer, found, hooks = make_trainer(), {}, {}
+    trainer.fit(batch, 3, steps_per_call=1)
+    metrics = trainer.train_step(batch)
+    with tempfile.TemporaryDirectory() as folder, terminal():
+        for name, callback in contestants(Path(folder) / "hooks"):
+            hooks[name] = hook(trainer.clone(), metrics, callback, blocks)
+        candidates = [("bare", None), *contestants(Path(folder) / "fit")]
         trainers = {name: trainer.clone() for name, _ in candidates}
-        with terminal():
-            for block in range(blocks):
-                turn = candidates[block % len(candidates) :] + candidates[: block % len(candidates)]
-                for name, callback in turn:
-                    found.setdefault(name, []).append(run(trainers[name], batch, callback, steps))
-    for name, measured in found.items():
-        yield name, *np.min(measured, axis=0)
+        for block in range(blocks):
+            turn = block % len(candidates)
+            for name, callback in candidates[turn:] + candidates[:turn]:
+                found.setdefault(name, []).append(fit(trainers[name], batch, callback, steps))
+    for name, _ in candidates:
+        yield name, hooks.get(name, 0.0), *np.min(found[name], axis=0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--blocks", type=int, default=30)
+    parser.add_argument("--blocks", type=int, default=15)
     parser.add_argument("--steps", type=int, default=1000)
     arguments = parser.parse_args()
     os.environ.update(WANDB_SILENT="true")
-    rows = list(measure(arguments.blocks, arguments.steps))
-    _, bare, bare_clock, _ = rows[0]
-    print("| callback | adds, µs of processor | ratio | ratio by the clock | once a run, ms |\n|---|---|---|---|---|")
-    for name, processor, clock, besides in rows:
-        added = f"(a step: {bare:.0f})" if name == "bare" else f"{processor - bare:.1f}"
-        print(f"| {name} | {added} | {processor / bare:.3f} | {clock / bare_clock:.3f} | {besides:.1f} |")
-    sys.stdout.flush()
+    (_, _, processor, clock, _), *rows = measure(arguments.blocks, arguments.steps)
+    print(f"A bare step: {processor * 1e6:.0f} µs of the processor, {clock * 1e6:.0f} µs by the clock.\n")
+    print("| callback | hook alone, µs | of a step | in `fit`, ratio | once a run, ms |\n|---|---|---|---|---|")
+    for name, alone, _, step, besides in rows:
+        share = f"{100 * alone / processor:.2f} %"
+        print(f"| {name} | {alone * 1e6:.1f} | {share} | {step / clock:.3f} | {besides * 1e3:.1f} |")
 
 
 if __name__ == "__main__":
