@@ -201,7 +201,7 @@ class Trainer(abc.ABC):
         """
         twin = copy.copy(self)
         twin.model, twin.optimizer, *companions = nnx.clone((self.model, self.optimizer, *self.companions))
-        twin.companions = tuple(companions)
+        twin.companions, twin.callbacks, twin.end_step = tuple(companions), (), None
         twin._variables = Variables(twin.model, twin.optimizer, *companions)
         return twin
 

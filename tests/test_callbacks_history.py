@@ -143,7 +143,7 @@ def test_a_history_goes_on_in_pieces_in_loops_by_hand_and_after_a_restoration():
     np.testing.assert_array_equal(history.steps(), [0])
 
 
-def test_only_every_nth_step_and_only_numbers():
+def test_only_every_nth_step_and_only_numbers(tmp_path):
     history = HistoryCallback(every_n_steps=3)
     make().fit(data(), 8, [history], validation=lambda trainer: {"judge": trainer.step}, validate_every=4)
     np.testing.assert_array_equal(history.steps(), [0, 3, 6])
@@ -152,6 +152,10 @@ def test_only_every_nth_step_and_only_numbers():
     history.on_train_begin(make())
     with pytest.raises(ValueError, match=r"metrics\['rows'\]: got shape \(2,\), needs a number"):
         history.on_train_batch_end(make(), {"loss": 1.0, "rows": np.ones(2)}, 9)
+    with pytest.raises(ValueError, match="one called 'step'"):
+        saved = HistoryCallback(tmp_path / "run.csv")
+        saved.on_train_begin(make())
+        saved.on_train_batch_end(make(), {"loss": 1.0, "step": 1.0}, 0)
 
 
 # Disks and other processes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import io
@@ -51,7 +52,8 @@ class RowFile:
             RuntimeError: somebody else is writing it.
             ValueError: it holds something else. Nothing has changed.
         """
-        self.close()
+        with contextlib.suppress(OSError):  # what could not be written still waits
+            self.close()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._lock()
         if self._identity() == self._closed:
@@ -68,7 +70,10 @@ class RowFile:
 
         Raises:
             OSError: the disk is full, say. The row is kept, and written with a later one.
+            ValueError: a metric is called "step".
         """
+        if "step" in metrics:
+            raise ValueError("metrics: got one called 'step', needs another name: so is the column of the steps")
         self._pending.append((step, metrics))
         if len(self._pending) >= self._retry:
             self.flush()
