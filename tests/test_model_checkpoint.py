@@ -185,8 +185,17 @@ def batches(count):
     return [{name: value[4 * i : 4 * i + 4] for name, value in whole.items()} for i in range(count)]
 
 
-@pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("place", ["first", "last"])
+QUICK = {("rows", "first"), ("a list", "last")}
+
+
+@pytest.mark.parametrize(
+    ("route", "place"),
+    [
+        pytest.param(route, place, marks=[] if (route, place) in QUICK else [pytest.mark.slow])
+        for route in ROUTES
+        for place in ("first", "last")
+    ],
+)
 def test_a_killed_run_goes_on_to_the_bit(tmp_path, route, place):
     """Wherever it stands in the list: the others' states are of the same step as the model."""
 
