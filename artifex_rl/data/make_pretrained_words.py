@@ -14,15 +14,15 @@ from artifex_rl.data.words import LANGUAGES, MAX_TOKENS, load_words
 from artifex_rl.rl.policies import SequencePolicy
 from artifex_rl.trainers import AutoregressiveTrainer
 
-HIDDEN_FEATURES = 128
+HIDDEN_FEATURES = {"languages": 128, "lexicon": 128, "english": 96}
 BATCH_SIZE = 128
 LEARNING_RATE = 5e-3
-STEPS = {"languages": 12_000, "lexicon": 3_000}
+STEPS = {"languages": 12_000, "lexicon": 3_000, "english": 9_000}
 
 
-def fit_words(name: str, steps: int, hidden_features: int = HIDDEN_FEATURES) -> SequencePolicy:
-    """A policy that has read the words of "languages" or "lexicon": Adam with a cosine decay, from seed 0."""
-    policy = new_policy(name, hidden_features)
+def fit_words(name: str, steps: int) -> SequencePolicy:
+    """A policy that has read the words of a checkpoint: Adam with a cosine decay, from seed 0."""
+    policy = new_policy(name, HIDDEN_FEATURES[name])
     schedule = optax.cosine_decay_schedule(LEARNING_RATE, steps)
     optimizer = nnx.Optimizer(policy.network, optax.adam(schedule), wrt=nnx.Param)
     AutoregressiveTrainer(policy.network, optimizer).fit(training_data(name), steps, batch_size=BATCH_SIZE)
@@ -33,6 +33,8 @@ def training_data(name: str) -> dict[str, np.ndarray]:
     """Every word behind every prompt, so that a prompt says nothing about the word."""
     if name == "languages":
         words = [word for language in LANGUAGES for word in load_words(language).train]
+    elif name == "english":
+        words = [word for word in load_words("en").train if word.isascii()]
     else:  # held-out words of the ratings, too: what is held out there is what people thought of them
         words = [word for part in load_ratings() for word in part.words]
     vocabulary = VOCABULARIES[name]()

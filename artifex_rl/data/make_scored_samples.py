@@ -1,4 +1,4 @@
-"""Make the built-in scored words and digits: `python -m artifex_rl.data.make_scored_samples`."""
+"""Make the built-in scored words, digits and spellings: `python -m artifex_rl.data.make_scored_samples`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ import jax
 import numpy as np
 
 from artifex_rl.data.extras import require
-from artifex_rl.data.scored_samples import DIGITS_FILE, WORDS_FILE, ScoredDigits, ScoredWords
+from artifex_rl.data.pretrained import pretrained_words
+from artifex_rl.data.ratings import rating_vocabulary
+from artifex_rl.data.rhymes import load_rhymes
+from artifex_rl.data.scored_samples import (
+    DIGITS_FILE,
+    SPELLINGS_FILE,
+    WORDS_FILE,
+    ScoredDigits,
+    ScoredSpellings,
+    ScoredWords,
+)
+from artifex_rl.data.words import MAX_TOKENS, load_words
 from artifex_rl.rl.measured_rewards import CompressibilityReward
 
 LANGUAGES = {"en": "English", "it": "Italian", "de": "German", "fi": "Finnish"}
@@ -23,6 +34,13 @@ SEED = 9
 #: Pixels of a digit's side as a JPEG.
 SIZE = 48
 EVERY = 19  # 95 of 1797 digits, of all classes and many hands
+#: Rhymes of "light", rhymes for the eye alone, other words, and what only looks like words.
+SPELLINGS = (
+    *("light", "night", "bite", "quite", "height", "tonight", "appetite"),
+    *("weight", "suite", "favorite", "opposite"),
+    *("house", "information"),
+    *("dright", "sanite", "overlightnes"),
+)
 
 
 def make_scored_words() -> ScoredWords:
@@ -75,6 +93,22 @@ def make_scored_digits() -> ScoredDigits:
     )
 
 
+def make_scored_spellings() -> ScoredSpellings:
+    """What the policy "english" says of `SPELLINGS` token by token, and which of them are paid."""
+    vocabulary, policy = rating_vocabulary(), pretrained_words("english")
+    tokens, lengths = vocabulary.encode(SPELLINGS, MAX_TOKENS)
+    known, rhymes = {word for part in load_words("en") for word in part}, load_rhymes("light")
+    seen = policy.evaluate(vocabulary.prompt(["word"] * len(tokens)), tokens)
+    return ScoredSpellings(
+        words=np.array(SPELLINGS),
+        tokens=tokens,
+        lengths=lengths,
+        logits=np.asarray(seen.distribution.logits, np.float16),
+        listed=np.array([word in known for word in SPELLINGS], np.float32),
+        rhymes=np.array([word in rhymes for word in SPELLINGS], np.float32),
+    )
+
+
 def _frequent_words(code: str) -> list[str]:
     words = require("wordfreq").top_n_list(code, 6000, wordlist="small")
     return [word for word in words if word.isalpha() and 3 <= len(word) <= 12][:3000]
@@ -121,3 +155,4 @@ if __name__ == "__main__":
     folder = Path(__file__).parent
     np.savez_compressed(folder / WORDS_FILE, **make_scored_words()._asdict())
     np.savez_compressed(folder / DIGITS_FILE, **make_scored_digits()._asdict())
+    np.savez_compressed(folder / SPELLINGS_FILE, **make_scored_spellings()._asdict())

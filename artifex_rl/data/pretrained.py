@@ -14,7 +14,7 @@ from artifex_rl.models.gru import GRU
 from artifex_rl.rl.policies import SequencePolicy
 
 #: The vocabulary of each checkpoint, whose file is `pretrained_<name>.npz`.
-VOCABULARIES = {"languages": word_vocabulary, "lexicon": rating_vocabulary}
+VOCABULARIES = {"languages": word_vocabulary, "lexicon": rating_vocabulary, "english": rating_vocabulary}
 
 
 def pretrained_words(name: str = "languages", temperature: float = 1.0) -> SequencePolicy:
@@ -22,12 +22,13 @@ def pretrained_words(name: str = "languages", temperature: float = 1.0) -> Seque
 
     "languages" has read the English, Italian, German and Finnish words of `load_words`, each behind every one of the
     four prompts: it writes all four languages and does not know what a prompt asks for. That is left to be learned
-    from rewards. "lexicon" has read all rated words of `load_ratings`, and none of their ratings.
+    from rewards. "lexicon" has read all rated words of `load_ratings`, and none of their ratings. "english" has read
+    the English words of `load_words` that are spelt with a–z, behind the one prompt, "word".
 
     Made by maximum likelihood: `python -m artifex_rl.data.make_pretrained_words`.
 
     Args:
-        name: "languages" or "lexicon".
+        name: "languages", "lexicon" or "english".
         temperature: of the policy, > 0.
 
     Returns:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-WORDS_FILE, DIGITS_FILE = "scored_words.npz", "scored_digits.npz"
+WORDS_FILE, DIGITS_FILE, SPELLINGS_FILE = "scored_words.npz", "scored_digits.npz", "scored_spellings.npz"
 
 
 class ScoredWords(NamedTuple):
@@ -39,6 +39,17 @@ class ScoredDigits(NamedTuple):
     legible: np.ndarray  # (95,) float32: P(digit that was meant | image) of a logistic regression
 
 
+class ScoredSpellings(NamedTuple):
+    """Words and strings of letters as a network that writes English sees them letter by letter, and who pays."""
+
+    words: np.ndarray  # (16,) str: rhymes of "light", words that only look like one, other words, and no words
+    tokens: np.ndarray  # (16, 13) int32, of `rating_vocabulary()`: the letters, an end, padding
+    lengths: np.ndarray  # (16,) int32: the letters, and the end
+    logits: np.ndarray  # (16, 13, 27) float32: about each token, given those before
+    listed: np.ndarray  # (16,) float32: 1 for a word of the list, else 0
+    rhymes: np.ndarray  # (16,) float32: 1 for what rhymes with "light" by ear, else 0
+
+
 def load_scored_words() -> ScoredWords:
     """Words scored by py3langid 0.4.0 (BSD) between four languages; words and frequencies of wordfreq 3.1.1
     (CC BY-SA 4.0). The policy of the groups answers in the language asked for nine times in ten for Italian, half
@@ -53,6 +64,14 @@ def load_scored_digits() -> ScoredDigits:
     and by a classifier fitted on the others. Made by `python -m artifex_rl.data.make_scored_samples`.
     """
     return _load(DIGITS_FILE, ScoredDigits)
+
+
+def load_scored_spellings() -> ScoredSpellings:
+    """Logits of the pretrained policy "english", in half precision; the list is wordfreq's (CC BY-SA 4.0), the ear
+    the CMU Pronouncing Dictionary's. Made by `python -m artifex_rl.data.make_scored_samples`.
+    """
+    spellings = _load(SPELLINGS_FILE, ScoredSpellings)
+    return spellings._replace(logits=spellings.logits.astype(np.float32))
 
 
 def _load(name: str, kind: type):

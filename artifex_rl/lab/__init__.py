@@ -20,6 +20,7 @@ from artifex_rl.lab.kl_explorer import KLExplorer
 from artifex_rl.lab.preference_explorer import PreferenceExplorer
 from artifex_rl.lab.returns_explorers import AdvantageExplorer, ReturnsExplorer
 from artifex_rl.lab.reward_explorer import RewardExplorer
+from artifex_rl.lab.text_reward_explorer import TextRewardExplorer
 
 #: What needs the trainers, and so flax.nnx, comes when asked for.
 _LAZY = {
@@ -51,6 +52,7 @@ __all__ = [
     "ReturnsExplorer",
     "RewardExplorer",
     "Slider",
+    "TextRewardExplorer",
 ]
 
 

@@ -14,4 +14,5 @@ TOPICS = {
     "06": "rewards",
     "10": "flows",
     "13": "tracking",
+    "11": "text_rewards",
 }
