@@ -11,11 +11,10 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -66,7 +65,7 @@ def split_name(name: str) -> list[str]:
 
 
 def count_words(names: Sequence[str]) -> Float[np.ndarray, "B W"]:
-    """How often each of `emoji_words()` is in each name, what `DualEncoder.embed_words` reads; others are not seen."""
+    """How often each of `emoji_words()` is in each name, for `DualEncoder.embed_words`; others are not seen."""
     place = {word: i for i, word in enumerate(emoji_words())}
     counts = np.zeros((len(names), len(place)), np.float32)
     for row, name in zip(counts, names, strict=True):

@@ -43,7 +43,11 @@ def render_emoji() -> dict[str, np.ndarray]:
         codes = [code for code, glyph in sorted(tables.getBestCmap().items()) if glyph in coloured]
     skin = range(0x1F3FB, 0x1F400)  # colours of skin, which stand for nothing alone
     codes = [
-        code for code in codes if FIRST <= code and code not in skin and unicodedata.name(chr(code), "")
+        code
+        for code in codes
+        if code >= FIRST
+        and code not in skin
+        and unicodedata.name(chr(code), "")
         and not unicodedata.name(chr(code)).startswith("REGIONAL")
     ]
     sheet = []

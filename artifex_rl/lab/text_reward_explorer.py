@@ -1,4 +1,4 @@
-"""Explorer of text rewards: how likely whole words are, what they are paid, and what the best policy makes of both."""
+"""Explorer of text rewards: how likely whole words are, what they are paid, and what the best policy makes of it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class TextRewardExplorer(Explorer):
     temperature and top-p. Where the second is missing the word cannot be drawn: one of its letters was cut away.
     Middle: what is paid. Bottom: the probability of each word, before (grey) and at the optimum (blue). All else that
     the policy could write is one entry more: it has the probability that the words leave over, is paid nothing, and
-    has the mean of their lengths. The library's `restrict_logits`, `Categorical` and `compute_length_penalty` draw it all.
+    has the mean of their lengths. The library's `restrict_logits`, `Categorical` and `compute_length_penalty` draw
+    it all.
 
     Args:
         words: W from 2 to 20 names, for the axis. Default, with all others: 16 words and strings of letters, with the
@@ -79,20 +80,21 @@ class TextRewardExplorer(Explorer):
 
 
 def compute_word_log_probs(logits, tokens, lengths, temperature=1.0, top_p=1.0):
-    """log π of whole words, `(W,)`: the sum over their tokens, of which the end is one; −∞ for what cannot be drawn."""
+    """log π of whole words, `(W,)`: the sum over their tokens, the end included; −∞ for what cannot be drawn."""
     log_probs = Categorical(restrict_logits(logits, temperature, top_p=top_p)).log_prob(tokens)
     return jnp.where(jnp.arange(tokens.shape[1])[None] < lengths[:, None], log_probs, 0.0).sum(axis=1)
 
 
 def compute_best_policy(log_probs, rewards, beta):
-    """π_ref · exp(r/β), adding up to 1: what maximises E[r] − β KL(π ‖ π_ref) over outcomes that are all there are."""
+    """π_ref · exp(r/β), adding up to 1: what maximises E[r] − β KL(π ‖ π_ref), if these are all outcomes."""
     return jnp.exp(Categorical(log_probs + rewards / beta).log_probs)
 
 
 def _curves(logits, tokens, lengths, rewards, temperature, top_p, length_coeff, beta):
     whole = compute_word_log_probs(logits, tokens, lengths)
     drawn = compute_word_log_probs(logits, tokens, lengths, temperature, top_p)
-    whole, drawn = (jnp.append(part, jnp.log1p(-jnp.minimum(jnp.exp(part).sum(), 1 - 1e-6))) for part in (whole, drawn))
+    whole, drawn = (_with_all_else(log_probs) for log_probs in (whole, drawn))
+    lengths = lengths.astype(jnp.float32)
     lengths = jnp.append(lengths, lengths.mean())
     paid = jnp.append(rewards, 0.0) - length_coeff * compute_length_penalty(lengths, tokens.shape[1] + 1)
     after, places = compute_best_policy(whole, paid, beta), jnp.arange(len(paid), dtype=jnp.float32)
@@ -104,6 +106,11 @@ def _curves(logits, tokens, lengths, rewards, temperature, top_p, length_coeff, 
         "before": _bars(places - 0.18, jnp.exp(whole)),
         "after": _bars(places + 0.18, after),
     }
+
+
+def _with_all_else(log_probs):
+    """One entry more: the logarithm of what is left over."""
+    return jnp.append(log_probs, jnp.log1p(-jnp.minimum(jnp.exp(log_probs).sum(), 1 - 1e-6)))
 
 
 def _bars(x, heights):
@@ -128,7 +135,9 @@ def _figure(curves, limits, words):
     low, high = limits["paid"]
     paid.set(ylim=(min(low, 0) - 0.1, high + 0.1), title="Paid: the reward less the price of length")
     share.plot(*curves["before"].T, gid="before", lw=8, color="#9a9a9a", label="before", **bar)
-    share.plot(*curves["after"].T, gid="after", lw=8, color=INK["blue"]["color"], label="best, π ∝ π_ref exp(r/β)", **bar)
+    share.plot(
+        *curves["after"].T, gid="after", lw=8, color=INK["blue"]["color"], label="best, π ∝ π_ref exp(r/β)", **bar
+    )
     share.set(ylim=(0, 1.02), title="Probability")
     share.legend(loc="upper left", ncols=2, fontsize=9.5, handlelength=1.2)
     share.set_xticks(range(len(words) + 1), [*words, "all else"], rotation=40, ha="right", rotation_mode="anchor")
@@ -145,9 +154,9 @@ def _describe(knobs, curves, words):
     best = int(np.argmax(paid))
     return (
         f"At temperature {knobs['temperature']:.1f} and top-p {knobs['top_p']:.2f} the likeliest of these words is "
-        f"{likeliest}, and {missing} of {len(words)} cannot be drawn. Paid most: {words[best]}, {paid[best]:.2f}. The "
-        f"best policy with β = {knobs['beta']:.2f} writes something else in {after[-1]:.0%} of all cases, and of these "
-        f"words {words[int(np.argmax(after[:-1]))]} most often, in {after[:-1].max():.0%}."
+        f"{likeliest}, and {missing} of {len(words)} cannot be drawn. Paid most: {words[best]}, {paid[best]:.2f}. "
+        f"The best policy with β = {knobs['beta']:.2f} writes something else in {after[-1]:.0%} of all cases, and of "
+        f"these words {words[int(np.argmax(after[:-1]))]} most often, in {after[:-1].max():.0%}."
     )
 
 

@@ -35,11 +35,11 @@ response_mask = Exercise(
     minutes=8,
     difficulty="easy",
     task="""
-`tokens` is `(B, T)`. A response ends with its first `eos_id`, and the end is a token like others: it was drawn, it has
-a probability, and it can be learnt. What stands behind it is padding, whatever it is.
+`tokens` is `(B, T)`. A response ends with its first `eos_id`, and the end is a token like others: it was drawn, it
+has a probability, and it can be learnt. What stands behind it is padding, whatever it is.
 
-Write `response_mask`, booleans `(B, T)`: true on every token of the response. One without an end was cut off, and all of
-its tokens count.
+Write `response_mask`, booleans `(B, T)`: true on every token of the response. One without an end was cut off, and all
+of its tokens count.
 """,
     solution="""
 def response_mask(tokens, eos_id):
@@ -69,7 +69,10 @@ and in many a tokenizer; and a policy that is never told whether its ends were g
         ),
     ),
     mistakes=(
-        (lambda tokens, eos_id: tokens != eos_id, "you ask each token for itself. Does what stands before it matter?"),
+        (
+            lambda tokens, eos_id: tokens != eos_id,
+            "you ask each token for itself. Does what stands before it matter?",
+        ),
         (
             lambda tokens, eos_id: np.cumsum(tokens == eos_id, axis=1) == 0,
             "the end itself is missing: it was drawn like every other token.",
@@ -126,10 +129,11 @@ response_log_probs = Exercise(
     minutes=10,
     difficulty="medium",
     task="""
-`logits` `(B, T, V)` are what the network said before each token, `tokens` `(B, T)` what was drawn, `mask` `(B, T)` is true
-on the tokens of the response, the end included. They were drawn at `temperature`.
+`logits` `(B, T, V)` are what the network said before each token, `tokens` `(B, T)` what was drawn, `mask` `(B, T)` is
+true on the tokens of the response, the end included. They were drawn at `temperature`.
 
-Write `response_log_probs`, `(B,)`: $\\log\\pi$ of each whole response, under the distribution *that it was drawn from*.
+Write `response_log_probs`, `(B,)`: $\\log\\pi$ of each whole response, under the distribution *that it was drawn
+from*.
 """,
     solution="""
 def response_log_probs(logits, tokens, mask, temperature):
@@ -148,7 +152,9 @@ belong to no distribution. (With large logits subtract their maximum first, as `
     properties=(
         unmoved_by(
             "the padding of response {0} has no part in it, and other logits there move the result",
-            lambda inputs: {"logits": np.where(inputs["mask"][..., None], inputs["logits"], inputs["logits"][..., ::-1])},
+            lambda inputs: {
+                "logits": np.where(inputs["mask"][..., None], inputs["logits"], inputs["logits"][..., ::-1])
+            },
         ),
         unmoved_by(
             "logits that are all higher by 1.5 are the same distribution, and response {0} has another probability",
@@ -187,21 +193,21 @@ belong to no distribution. (With large logits subtract their maximum first, as `
             "logits are divided by the temperature, not multiplied.",
         ),
         (
-            lambda logits, tokens, mask, temperature: (
-                _response_log_probs(logits, tokens, np.ones_like(mask), temperature)
+            lambda logits, tokens, mask, temperature: _response_log_probs(
+                logits, tokens, np.ones_like(mask), temperature
             ),
             "the padding counts as well. Nobody drew it.",
         ),
         (
-            lambda logits, tokens, mask, temperature: (
-                _response_log_probs(logits, tokens, _without_the_end(mask), temperature)
+            lambda logits, tokens, mask, temperature: _response_log_probs(
+                logits, tokens, _without_the_end(mask), temperature
             ),
             "the last token of each response is missing: its end was drawn as well.",
         ),
         (
-            lambda logits, tokens, mask, temperature: (
-                np.where(mask, np.exp(_token_log_probs(logits, tokens, temperature)), 0.0).sum(axis=1)
-            ),
+            lambda logits, tokens, mask, temperature: np.where(
+                mask, np.exp(_token_log_probs(logits, tokens, temperature)), 0.0
+            ).sum(axis=1),
             "you add up probabilities. Independent draws multiply; their logarithms add up.",
         ),
     ),
@@ -245,9 +251,10 @@ best_policy = Exercise(
     minutes=12,
     difficulty="harder",
     task="""
-The policy that maximises $\\mathbb E[r] - \\beta\\,\\text{KL}$ is known: $\\pi^* \\propto \\pi_\\text{ref}\\, e^{r/\\beta}$. A few words
-are paid, `rewards` `(W,)`, and `ref_log_probs` `(W,)` says how probable they were at the start. *Everything else* that
-could be written, with all of the probability that is left over, is paid 0.
+The policy that maximises $\\mathbb E[r] - \\beta\\,\\text{KL}$ is known:
+$\\pi^* \\propto \\pi_\\text{ref}\\, e^{r/\\beta}$. A few words are paid, `rewards` `(W,)`, and `ref_log_probs` `(W,)`
+says how probable they were at the start. *Everything else* that could be written, with all of the probability that is
+left over, is paid 0.
 
 Write `best_policy`, the probabilities `(W,)` of these words under $\\pi^*$.
 """,
@@ -258,9 +265,9 @@ def best_policy(ref_log_probs, rewards, beta):
     return weights / (weights.sum() + all_else)
 """,
     remark="""
-Paid words win when $\\pi_\\text{ref} e^{r/\\beta}$ outweighs the rest, that is, when $\\beta$ is below $r / \\log(1/\\pi_\\text{ref})$: an
-idea that comes once in 450 words and is paid 1 needs a β below about 1/6. And among words that are paid
-alike, the proportions stay those of the reference: a leash does not flatten, it *keeps*.
+Paid words win when $\\pi_\\text{ref} e^{r/\\beta}$ outweighs the rest, that is, when $\\beta$ is below
+$r / \\log(1/\\pi_\\text{ref})$: an idea that comes once in 450 words and is paid 1 needs a β below about 1/6. And
+among words that are paid alike, the proportions stay those of the reference: a leash does not flatten, it *keeps*.
 """,
     reference=_best,
     draw=_draw_words,
@@ -283,7 +290,9 @@ alike, the proportions stay those of the reference: a leash does not flatten, it
     ),
     mistakes=(
         (
-            lambda ref_log_probs, rewards, beta: np.exp(Categorical(jnp.asarray(ref_log_probs + rewards / beta)).log_probs),
+            lambda ref_log_probs, rewards, beta: np.exp(
+                Categorical(jnp.asarray(ref_log_probs + rewards / beta)).log_probs
+            ),
             "these words are not all that there is: what of everything else?",
         ),
         (_bent(lambda ref, r, beta: ref + r * beta), "a *small* β is a long leash: the reward is divided by it."),
@@ -305,9 +314,9 @@ text_red = Choice(
     right="b",
     explanations={
         "a": "Its reward is perfect and its leash looks short. Whose unit is the leash in?",
-        "b": "It averages log π − log π_ref over the tokens. That is no divergence of words: its scores would give all "
-        "words together a probability in the thousands. The leash is as many times too long as a word has tokens, and "
-        "one word is left.",
+        "b": "It averages log π − log π_ref over the tokens. That is no divergence of words: such scores would give "
+        "all words together a probability above 1. The leash is as many times too long as a word has tokens, and one "
+        "or two words are left.",
         "c": "Its rewards come from the same list as the other's. What differs is what is subtracted.",
     },
 )
@@ -316,10 +325,10 @@ text_blue = Choice(
     name="text_blue",
     right="a",
     explanations={
-        "a": "Six or seven nats look like a lot. A rhyme came once in hundreds of words, so log(hundreds) nats are what "
-        "it costs to say one every time: the distance is the price, and the words are many.",
+        "a": "Seven nats look like a lot. A rhyme came once in hundreds of words, so at least log(hundreds) nats are "
+        "what it costs to say one every time: the distance is the price, and the words are many.",
         "b": "Add up its scores over all words of the list: they stay below 1, as probabilities do.",
-        "c": "It is paid a little less than the other, because now and then it writes something else. Is that a fault?",
+        "c": "It is paid a little less than the other: now and then it writes something else. Is that a fault?",
     },
 )
 
@@ -329,11 +338,11 @@ text_quiz_sum = Choice(
     name="text_quiz_sum",
     right="c",
     explanations={
-        "a": "A mean makes long and short responses comparable, and that is exactly what a probability does not do: a "
-        "long response is less probable because it is long.",
+        "a": "A mean makes long and short responses comparable, and that is exactly what a probability does not do: "
+        "a long response is less probable because it is long.",
         "b": "The largest term says where the surprise was. A response needs all of its tokens.",
-        "c": "Each token was drawn given those before it, so the probabilities multiply and the logarithms add up, the "
-        "end's too.",
+        "c": "Each token was drawn given those before it, so the probabilities multiply and the logarithms add up, "
+        "the end's too.",
     },
 )
 
@@ -352,8 +361,8 @@ text_quiz_length = Choice(
     name="text_quiz_length",
     right="a",
     explanations={
-        "a": "A long word is a better bargain than a rare rhyme, and the optimiser takes the better bargain. Make the "
-        "wish worth more than the stuffing, or give length a price.",
+        "a": "A long word is a better bargain than a rare rhyme, and the optimiser takes the better bargain. Make "
+        "the wish worth more than the stuffing, or give length a price.",
         "b": "It was paid as agreed, and it learnt what was paid.",
         "c": "A shorter leash keeps words near what they were. But what is paid for stays what it is.",
     },
