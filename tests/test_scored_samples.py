@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from artifex_rl.data.scored_samples import load_scored_digits, load_scored_words
+from artifex_rl.data.scored_samples import load_scored_digits, load_scored_spellings, load_scored_words
 
 
 def test_the_words_are_what_the_docstring_says():
@@ -30,6 +30,16 @@ def test_the_digits_are_what_the_docstring_says():
     assert np.corrcoef(digits.ink, digits.small)[0, 1] < -0.2  # ink costs bytes
 
 
+def test_the_spellings_are_what_the_docstring_says():
+    known = load_scored_spellings()
+    assert known.words.shape == known.lengths.shape == known.listed.shape == known.rhymes.shape == (16,)
+    assert known.tokens.shape == (16, 13) and known.logits.shape == (16, 13, 27)
+    assert known.logits.dtype == np.float32 and (known.lengths == [len(word) + 1 for word in known.words]).all()
+    assert {*known.words[known.rhymes == 1]} >= {"light", "height", "appetite"}
+    assert {*known.words[(known.rhymes == 0) & (known.listed == 1)]} >= {"weight", "favorite"}
+    assert "dright" in known.words[known.listed == 0]
+
+
 def compare(made, stored):
     for name, array in stored._asdict().items():
         if array.dtype.kind == "U":
@@ -45,6 +55,15 @@ def test_the_script_makes_the_same_words():
     from artifex_rl.data.make_scored_samples import make_scored_words
 
     compare(make_scored_words(), load_scored_words())
+
+
+def test_the_script_makes_the_same_spellings():
+    pytest.importorskip("wordfreq")
+    from artifex_rl.data.make_scored_samples import make_scored_spellings
+
+    made, stored = make_scored_spellings(), load_scored_spellings()
+    np.testing.assert_allclose(made.logits, stored.logits, atol=0.05)  # stored in half precision
+    compare(made._replace(logits=stored.logits), stored)
 
 
 @pytest.mark.slow  # for the compiler: without its optimisations twenty steps of rounding are visible

@@ -1,8 +1,9 @@
-"""Small networks: an actor with a critic, a critic fitted with one of them, a denoiser, a GRU that writes words."""
+"""Small networks: actors and critics, a denoiser, a GRU that writes words, towers for pictures and names, others."""
 
 from artifex_rl.models.actor_critic import ActorCritic
 from artifex_rl.models.critic import fit_critic
 from artifex_rl.models.denoiser import Denoiser
+from artifex_rl.models.dual_encoder import DualEncoder
 from artifex_rl.models.energy import EnergyNetwork
 from artifex_rl.models.gan import Discriminator, Generator
 from artifex_rl.models.gaussian_actor_critic import GaussianActorCritic
@@ -18,6 +19,7 @@ __all__ = [
     "Decoder",
     "Denoiser",
     "Discriminator",
+    "DualEncoder",
     "Encoder",
     "EnergyNetwork",
     "GaussianActorCritic",

@@ -13,6 +13,6 @@ TOPICS = {
     "05": "dpo",
     "06": "rewards",
     "10": "flows",
-    "13": "tracking",
     "11": "text_rewards",
+    "13": "tracking",
 }
