@@ -30,7 +30,7 @@ def shown(curves):
 
 @pytest.mark.parametrize(("weight", "steps", "digit"), [(1.0, 4, 5), (2.5, 2, 8), (0.0, 8, 0)])
 def test_pictures_are_those_that_a_guided_policy_deploys(explorer, weight, steps, digit):
-    """From the same noise: the key of the first 16 rows is that of the explorer."""
+    """From the same noise: the key of the first rows is that of the explorer."""
     curves = moved(explorer, weight=weight, steps=str(steps), digit=digit)
     policy = pretrained_flow(steps, guidance=weight)
     labels = np.full(MEASURED, digit)
@@ -89,7 +89,7 @@ def test_it_takes_a_flow_and_a_reward_of_ones_own():
     [
         ((nnx.Linear(3, 3, rngs=nnx.Rngs(0)),), "velocity: cannot be asked with labels"),
         ((lambda x, t, c: x[:, 0],), "velocity: got function, needs an nnx.Module"),
-        ((None, lambda images, labels: images), "reward: answers (160, 8, 8), needs (160,)"),
+        ((None, lambda images, labels: images), "reward: answers (120, 8, 8), needs (120,)"),
     ],
 )
 def test_what_cannot_be_asked_is_named(arguments, said):

@@ -19,7 +19,7 @@ from artifex_rl.lab.scored_actions import check_finite
 from artifex_rl.rl.arrays import check_shape, read_floats
 
 #: Steps at most, particles in all, and those whose paths are drawn.
-MOST_STEPS, PARTICLES, PATHS = 20, 512, 10
+MOST_STEPS, PARTICLES, PATHS = 20, 320, 10
 #: Where the densities are drawn, and the width of the kernel that draws them.
 HEIGHTS, KERNEL = np.linspace(-3, 3, 61).astype(np.float32), 0.12
 #: Limits of the noise and of the price of a step, as they are drawn.
@@ -30,7 +30,7 @@ class FlowNoiseExplorer(Explorer):
     """Paths of a flow from noise to data: certain ones, and noisy ones that are spread alike at every time.
 
     The data is a mixture of Gaussians on a line, so velocities and densities are exact. Left: paths from the same
-    starts by the ODE and by the SDE, both by T Euler steps of `flow_step`; and beside them, on the same axis, how 512
+    starts by the ODE and by the SDE, both by T Euler steps of `flow_step`; and beside them, on the same axis, how 320
     paths of each end, and how the data lies. Right: the standard deviation of each step, and its price: the KL in
     nats between two policies whose velocities differ by 1 there, which is what log-probabilities are made of. At
     a = 0 the steps are certain: there is no density, and any difference has an infinite price. With the score dropped
@@ -51,8 +51,7 @@ class FlowNoiseExplorer(Explorer):
         if means is None:
             means, weights = (-1.4, 0.2, 1.3), (0.3, 0.2, 0.5) if weights is None else weights
         mixture = _read_mixture(means, weights, std)
-        quantiles = (np.arange(PARTICLES) + 0.5) / PARTICLES
-        start = jax.scipy.special.ndtri(jnp.asarray(np.random.default_rng(0).permutation(quantiles), jnp.float32))
+        start = jax.scipy.special.ndtri((jnp.arange(PARTICLES, dtype=jnp.float32) + 0.5) / PARTICLES)
         noise = jax.random.normal(jax.random.key(1), (MOST_STEPS, PARTICLES))
         super().__init__(
             [
@@ -117,9 +116,10 @@ def _curves(mixture, start, noise, noise_level, steps, score):
 
 
 def _paths(times, x):
-    """The first paths as one line with gaps, `(PATHS · (T + 2), 2)`."""
+    """Paths from starts all over the noise as one line with gaps, `(PATHS · (T + 2), 2)`."""
+    x = x[:, PARTICLES // PATHS // 2 :: PARTICLES // PATHS]
     times = jnp.concatenate([times, jnp.ones(1)])
-    points = jnp.stack([jnp.broadcast_to(times[:, None], (len(times), PATHS)), x[:, :PATHS]], axis=2)
+    points = jnp.stack([jnp.broadcast_to(times[:, None], (len(times), PATHS)), x], axis=2)
     gap = jnp.full((1, PATHS, 2), jnp.nan)
     return jnp.moveaxis(jnp.concatenate([points, gap]), 1, 0).reshape(-1, 2)
 

@@ -20,7 +20,7 @@ from artifex_rl.lab.halftone import SIDE, draw_halftone, halftone
 
 CLASSES = 10
 #: Pictures of each class that are measured, and those that are drawn.
-MEASURED, DRAWN = 16, 8
+MEASURED, DRAWN = 12, 8
 #: Weights of the guidance, and numbers of Euler steps.
 WEIGHTS = np.arange(13, dtype=np.float32) / 4
 STEPS = (1, 2, 4, 8)
