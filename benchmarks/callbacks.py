@@ -8,6 +8,8 @@ The GRPO trainer of `train_step.py`: batch 32, responses of 16 tokens, one step 
   It has the processes and the disk in it as well, and the noise of the machine.
 - Once a run: what it takes to begin and to end, as with W&B's process.
 
+- Drawing the bar, which the hook does about ten times a second, by the clock.
+
 Who writes does so at every step, unless the name says otherwise. To reach: at most 1 % for the progress bar, which is
 drawn in a terminal.
 
@@ -16,6 +18,7 @@ drawn in a terminal.
 
 import argparse
 import contextlib
+import itertools
 import os
 import pty
 import tempfile
@@ -158,6 +161,33 @@ def measure(blocks, steps):
         yield name, hooks.get(name, 0.0), *np.min(found[name], axis=0)
 
 
+def drawing(seconds=5.0):
+    """How often the bar is drawn in a second of training, and the share of the clock's time that it takes."""
+    trainer, batch, bar = make_trainer(), make_batch("actions", "rewards", "log_probs", "ref_log_probs"), _Timed()
+    trainer.train_step(batch)
+    began = time.perf_counter()
+    with terminal():
+        trainer.fit(itertools.repeat(batch), 10**9, [bar, _Until(began + seconds)])
+    return bar.times / seconds, bar.spent / seconds
+
+
+class _Timed(ProgressBarCallback):
+    times, spent = 0, 0.0
+
+    def _draw(self):
+        began = time.perf_counter()
+        super()._draw()
+        self.times, self.spent = self.times + 1, self.spent + time.perf_counter() - began
+
+
+class _Until(Callback):
+    def __init__(self, end):
+        self.end = end
+
+    def on_train_batch_end(self, trainer, metrics, step):
+        trainer.should_stop = time.perf_counter() >= self.end
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--blocks", type=int, default=15)
@@ -170,6 +200,8 @@ def main() -> None:
     for name, alone, _, step, besides in rows:
         share = f"{100 * alone / processor:.2f} %"
         print(f"| {name} | {alone * 1e6:.1f} | {share} | {step / clock:.3f} | {besides * 1e3:.1f} |")
+    times, spent = drawing()
+    print(f"\nThe bar is drawn {times:.1f} times a second, which takes {100 * spent:.2f} % of the time.")
 
 
 if __name__ == "__main__":
