@@ -14,5 +14,6 @@ TOPICS = {
     "06": "rewards",
     "10": "flows",
     "11": "text_rewards",
+    "12": "energy",
     "13": "tracking",
 }
