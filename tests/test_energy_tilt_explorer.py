@@ -123,6 +123,8 @@ def test_the_sentence_says_where_the_mass_is(explorer):
     moved(explorer, beta=0.3)
     assert "With β = 0.30 the tilt is paid 0.55 at 0.22 nats" in explorer.summary()
     assert explorer.summary().endswith("0 % of its mass lies elsewhere.")
+    moved(explorer, beta=0.05, reward="step")
+    assert "4 nats or more" in explorer.summary()
 
 
 def test_an_energy_of_ones_own_is_taken_and_its_level_does_not_matter():

@@ -165,6 +165,10 @@ def _describe(knobs, curves):
     (kl, reward), (far, paid) = curves["at_tilt"][0], curves["at_policy"][0]
     gap = 0.5 * WIDTH * np.abs(curves["policy"] - curves["tilt"]).sum()
     return (
-        f"With β = {knobs['beta']:.2f} the tilt is paid {reward:.2f} at {kl:.2f} nats. After {knobs['updates']:.0f} "
-        f"updates the policy is paid {paid:.2f} at {far:.2f} nats; {100 * gap:.0f} % of its mass lies elsewhere."
+        f"With β = {knobs['beta']:.2f} the tilt is paid {reward:.2f} at {_nats(kl)}. After {knobs['updates']:.0f} "
+        f"updates the policy is paid {paid:.2f} at {_nats(far)}; {100 * gap:.0f} % of its mass lies elsewhere."
     )
+
+
+def _nats(kl):
+    return f"{kl:.2f} nats" if kl < MOST_KL else f"{MOST_KL:.0f} nats or more"
