@@ -42,6 +42,18 @@ def open_chromium(executable: str):
 
 
 @contextmanager
+def open_page(browser, width: int, height: int) -> Iterator[Page]:
+    """A page that fails if a script of the project raises in it: JupyterLab loads a widget's from a blob."""
+    page, errors = browser.new_page(viewport={"width": width, "height": height}), []
+    page.on("pageerror", lambda error: errors.append(f"{error}\n{error.stack}"))
+    try:
+        yield page
+    finally:
+        page.close()
+    assert not [error for error in errors if "artifex" in error or "blob:" in error]
+
+
+@contextmanager
 def jupyterlab(folder: Path) -> Iterator[str]:
     """The course's own launcher, `python -m artifex_rl.lab`, serving a copy of the course in `folder`/course.
 

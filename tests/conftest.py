@@ -71,6 +71,24 @@ def chromium() -> str:
     return chromium_path() or pytest.fail(NO_CHROMIUM)
 
 
+@pytest.fixture(scope="module")
+def browser(chromium: str):
+    """A running Chromium."""
+    from browser import open_chromium
+
+    with open_chromium(chromium) as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser):
+    """A page of it, in which the project's scripts must raise nothing."""
+    from browser import open_page
+
+    with open_page(browser, width=1300, height=1200) as page:
+        yield page
+
+
 @pytest.fixture
 def check_gradients():
     """`check(function, *arguments)`: the gradient is that of finite differences, in float64."""

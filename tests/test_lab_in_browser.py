@@ -10,7 +10,6 @@ from browser import (
     explorers,
     jupyterlab,
     knobs,
-    open_chromium,
     open_notebook,
     run,
     run_all,
@@ -57,22 +56,6 @@ def lab(tmp_path_factory):
             "explorer._describe = describe",
         )
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    with open_chromium(chromium) as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser):
-    page = browser.new_page(viewport={"width": 1200, "height": 900})
-    page.errors = []
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    yield page
-    page.close()
-    assert not [error for error in page.errors if "artifex" in error]
 
 
 def test_a_stored_notebook_is_alive_before_anything_runs(lab, page):

@@ -6,7 +6,6 @@ import pytest
 from browser import (
     drag,
     jupyterlab,
-    open_chromium,
     open_notebook,
     run,
     run_all,
@@ -42,22 +41,6 @@ def lab(tmp_path_factory, request):
             + "import ipywidgets\nipywidgets.HBox([panel, other])",
         )
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    with open_chromium(chromium) as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser):
-    page = browser.new_page(viewport={"width": 1300, "height": 1100})
-    errors = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    page.close()
-    assert not [error for error in errors if "artifex" in error]
 
 
 def panels(page):

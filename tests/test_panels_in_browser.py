@@ -7,7 +7,7 @@ import symtable
 from pathlib import Path
 
 import pytest
-from browser import drag, jupyterlab, open_chromium, open_notebook, run_all, slider, wait_until_idle, write_notebook
+from browser import drag, jupyterlab, open_notebook, run_all, slider, wait_until_idle, write_notebook
 from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -61,22 +61,6 @@ def lab(tmp_path_factory):
         for name, cells in WITH_PANEL.items():
             write_notebook(folder / "course" / f"{name}.ipynb", *cells)
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    with open_chromium(chromium) as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser):
-    page = browser.new_page(viewport={"width": 1300, "height": 1400})
-    errors = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    page.close()
-    assert not [error for error in errors if "artifex" in error]
 
 
 def wait_for(page, condition, what, seconds=180):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from browser import assert_shows, drag, drawn, explorers, knobs, open_chromium, slider, write_notebook
+from browser import assert_shows, drag, drawn, explorers, knobs, slider, write_notebook
 
 from artifex_rl.lab import AdvantageExplorer, ClipExplorer, ReturnsExplorer
 from artifex_rl.lab.page import page as whole_page
@@ -18,12 +18,6 @@ pytestmark = pytest.mark.browser
 READY_MADE = [ReturnsExplorer, AdvantageExplorer, ClipExplorer]
 every_explorer = pytest.mark.parametrize("kind", READY_MADE, ids=lambda kind: kind.__name__)
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    with open_chromium(chromium) as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
