@@ -145,6 +145,7 @@ class REINFORCEConfig:
         vf_coeff: weight of the value loss, ≥ 0; counts with the baseline "value" alone.
         num_generations: samples for each observation in `train_step(batch, reward_fn, key)`, and the size of a group
             for "leave_one_out". 1: the whole batch is one group.
+        beta: β ≥ 0, what a nat of log π − log π_ref costs in the reward; counts where there is a reference.
 
     Raises:
         ValueError: a field is out of its range; the message names it, the value and what is needed.
@@ -156,6 +157,7 @@ class REINFORCEConfig:
     baseline: str = choice("none", "mean", "leave_one_out", "value")
     vf_coeff: float = number(0.5, low=0)
     num_generations: int = count(1)
+    beta: float = number(0.0, low=0)
 
 
 @config

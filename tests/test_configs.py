@@ -47,6 +47,7 @@ BAD = [
     (REINFORCEConfig, "normalize_returns", "yes", "True or False"),
     (REINFORCEConfig, "baseline", "rloo", "'leave_one_out'"),
     (REINFORCEConfig, "num_generations", 0, "at least 1"),
+    (REINFORCEConfig, "beta", -0.1, "at least 0"),
     (PPOConfig, "gae_lambda", 2, "at most 1"),
     (PPOConfig, "clip_param", 0, "more than 0"),
     (PPOConfig, "clip_param", None, "more than 0"),

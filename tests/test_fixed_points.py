@@ -159,12 +159,15 @@ def test_k1_in_the_loss_does_not_regularise():
 
 def test_rloo_with_the_kl_in_its_rewards_ends_at_the_tilted_reference():
     """r − β log(π/π_ref), which on average is r less the exact KL. The others are a baseline that keeps all of r."""
-    config = REINFORCEConfig(baseline="leave_one_out", num_generations=2, normalize_returns=False, entropy_coeff=0.0)
+    config = REINFORCEConfig(
+        baseline="leave_one_out", num_generations=2, normalize_returns=False, entropy_coeff=0.0, beta=BETA
+    )
     trainer = trained_table(REINFORCETrainer, config)
 
     def batch_of(pair, log_probs):
-        rewards = jnp.asarray(REWARDS)[pair] - BETA * (log_probs - jnp.log(REFERENCE)[pair])
-        return {"observations": jnp.zeros(2, int), "actions": pair, "rewards": rewards, "dones": jnp.ones(2, bool)}
+        seen = {"ref_log_probs": jnp.log(REFERENCE)[pair], "dones": jnp.ones(2, bool)}
+        rewards = jnp.asarray(REWARDS)[pair]
+        return {"observations": jnp.zeros(2, int), "actions": pair, "rewards": rewards, **seen}
 
     np.testing.assert_allclose(follow_pairs(trainer, batch_of), tilted(REFERENCE, REWARDS, BETA), atol=1e-4)
 

@@ -161,6 +161,25 @@ def test_an_impossible_action_gives_a_finite_loss():
     assert np.isfinite(list(metrics.values())).all()
 
 
+def test_a_reference_takes_beta_times_the_log_ratio_from_each_reward():
+    reference = np.log([0.2, 0.2, 0.6]).astype(np.float32)
+    log_ratio = (LOGITS - reference)[ACTIONS]
+    batch = batch_of(ACTIONS, REWARDS, dones=DONES)
+    expected, _ = gradient(batch | {"rewards": REWARDS - 0.5 * log_ratio}, plain(gamma=0.5))
+    given, metrics = gradient(batch | {"ref_log_probs": reference[ACTIONS]}, plain(gamma=0.5, beta=0.5))
+    np.testing.assert_allclose(given, expected, rtol=1e-5, atol=1e-6)
+    assert metrics["kl_penalty"] == pytest.approx(log_ratio.mean(), rel=1e-5)
+    assert metrics["mean_reward"] == pytest.approx(REWARDS.mean())
+
+    model = Table(LOGITS)
+    optimizer = nnx.Optimizer(model, optax.sgd(1.0), wrt=nnx.Param)
+    live = REINFORCETrainer(model, optimizer, plain(gamma=0.5, beta=0.5), reference_model=Table(reference))
+    assert live.train_step(batch)["kl_penalty"] == pytest.approx(metrics["kl_penalty"], rel=1e-5)
+    np.testing.assert_allclose(LOGITS - np.asarray(model.logits[...]), expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="reference_model: got the model that is trained itself"):
+        REINFORCETrainer(model, optimizer, reference_model=model)
+
+
 # Which rewards belong together
 
 
