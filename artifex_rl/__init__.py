@@ -60,6 +60,8 @@ _LAZY = {
     "as_policy": "rl.policies",
     "pretrained_digits": "pretrained",
     "pretrained_flow": "pretrained",
+    "pretrained_generator": "pretrained",
+    "pretrained_latents": "pretrained",
     "sweep": "sweeps",
 }
 
@@ -114,6 +116,8 @@ __all__ = [
     "one_step_batch",
     "pretrained_digits",
     "pretrained_flow",
+    "pretrained_generator",
+    "pretrained_latents",
     "sweep",
 ]
 

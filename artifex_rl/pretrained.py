@@ -6,8 +6,10 @@ from flax import nnx
 
 from artifex_rl.data.digits_denoiser import SCHEDULE, load_digits_denoiser
 from artifex_rl.data.digits_flow import load_digits_flow
+from artifex_rl.data.digits_gan import load_digits_gan
 from artifex_rl.rl.diffusion_policy import DiffusionPolicy
 from artifex_rl.rl.flow_policy import FlowPolicy
+from artifex_rl.rl.generator_policy import GeneratorPolicy, LatentPolicy
 
 
 def pretrained_digits(
@@ -77,3 +79,38 @@ def pretrained_flow(
         guidance=guidance,
         critic=critic,
     )
+
+
+def pretrained_generator(
+    std: float = 0.1, *, critic: nnx.Module | None = None, rngs: nnx.Rngs | None = None
+) -> GeneratorPolicy:
+    """A GAN's generator of 8 × 8 digits in [−1, 1] with a Gaussian around each; observations are noise `(B, 16)`.
+
+    Four of five digits that it makes three classifiers read alike, and it makes all ten alike often. The
+    discriminator that it played against is the second of `artifex_rl.data.load_digits_gan`.
+
+    Args:
+        std: standard deviation σ > 0 of a pixel around G(z). A pixel's full range is 2.
+        critic: for PPO; see `GeneratorPolicy`.
+        rngs: source of the draws of `policy(noise)`.
+
+    Raises:
+        ValueError: `std` is out of its range.
+    """
+    return GeneratorPolicy(load_digits_gan()[0], std, critic=critic, rngs=rngs)
+
+
+def pretrained_latents(num_labels: int = 1, *, critic: nnx.Module | None = None) -> LatentPolicy:
+    """A Gaussian over the noise of the same generator, which stays as it is; observations are labels `(B,)`.
+
+    It begins as N(0, I) for every label. The generator was told no classes: which noise makes which digit is left to
+    be learnt.
+
+    Args:
+        num_labels: K ≥ 1; observations are 0 … K − 1.
+        critic: for PPO; see `LatentPolicy`.
+
+    Raises:
+        ValueError: `num_labels` is less than 1.
+    """
+    return LatentPolicy(load_digits_gan()[0], num_labels, critic=critic)

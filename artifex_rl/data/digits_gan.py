@@ -18,16 +18,17 @@ LATENT_SIZE, HIDDEN_FEATURES = 16, (192, 192)
 def load_digits_gan() -> tuple[Generator, Discriminator]:
     """The players of a game that is over: G makes 8 × 8 digits in [−1, 1] of noise `(B, 16)`, and D scores pictures.
 
-    Nobody is told a class. Trained on the training part of `load_digits` alone, with the non-saturating loss and an R1
-    penalty, and stored in half precision; G is the average of its weights. D's scores are logits: at its best, log p/q,
-    the log-ratio of how often data and G's own pictures look like this one. Made by
-    `python -m artifex_rl.data.make_digits_gan`. Every call returns new ones, to be trained on.
+    Nobody is told a class. Trained on the training part of `load_digits` alone, with the non-saturating loss and an
+    R1 penalty, and stored in half precision; G is the average of its weights. D's scores are logits: at its best,
+    log p/q, the log-ratio of how often data and G's own pictures look like this one. Made by `python -m
+    artifex_rl.data.make_digits_gan`. Every call returns new ones, to be trained on.
     """
-    players = new_digits_gan(nnx.Rngs(0))
+    players = nnx.eval_shape(lambda: new_digits_gan(nnx.Rngs(0)))  # random weights would only be written over
     with (files("artifex_rl.data") / FILE_NAME).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         for name, player in zip(("generator", "discriminator"), players, strict=True):
             for path, variable in nnx.to_flat_state(nnx.state(player, nnx.Param)):
-                variable[...] = jnp.asarray(arrays[f"{name}.{path_name(path)}"], jnp.float32)
+                variable.set_value(jnp.asarray(arrays[f"{name}.{path_name(path)}"], jnp.float32))
+    players[1].dropout = nnx.Dropout(0.0, rngs=nnx.Rngs(0))
     return players
 
 

@@ -26,6 +26,7 @@ from artifex_rl.lab.text_reward_explorer import TextRewardExplorer
 _LAZY = {
     "AlgorithmChooser": "algorithm_chooser",
     "AlgorithmExplorer": "algorithm_explorer",
+    "DiscriminatorExplorer": "discriminator_explorer",
     "Environment": "chunks",
     "GuidanceExplorer": "guidance_explorer",
     "LiveTraining": "live",
@@ -40,6 +41,7 @@ __all__ = [
     "ClipExplorer",
     "Control",
     "DashboardExplorer",
+    "DiscriminatorExplorer",
     "EnergyTiltExplorer",
     "Environment",
     "Explorer",

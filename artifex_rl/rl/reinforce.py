@@ -33,8 +33,9 @@ class REINFORCETrainer(RLTrainer):
     Batches hold "observations", "actions" and "rewards", and may hold "dones", "last_value" (V of the state after
     the last step, `()` or `(N,)`), "mask" or "lengths", "group_size" and "ref_log_probs".
 
-    With a reference each reward is r − β (log π(a|s) − log π_ref(a|s)), with the number that log π is now: its mean is
-    r less the KL. What pulls back is the score function, as for any other reward; there is no second term in the loss.
+    With a reference each reward is r − β (log π(a|s) − log π_ref(a|s)), with the number that log π is now: its mean
+    is r less the KL. What pulls back is the score function, as for any other reward; there is no second term in the
+    loss.
 
     Args:
         reference_model: π_ref, in place of "ref_log_probs". Without either there is no penalty.
