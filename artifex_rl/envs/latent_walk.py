@@ -32,13 +32,16 @@ class LatentWalk:
     An action is a move Δz; one longer than `max_move` is cut to that length. It is rewarded with what it wins,
 
         P(target | decode(z + Δz)) − P(target | decode(z)) − move_cost · ‖Δz‖²
+            + prior_weight · (log N(z + Δz; 0, I) − log N(z; 0, I))
 
-    so that the rewards of an episode, but for the costs, add up to the probability won on the whole way. A walk never
-    *terminates*: it is *truncated* after `max_steps` steps, and the place reached is worth something. Each move is
-    paid at once for what it wins: a discount of 0.8 teaches faster than one of 0.99, which blames it for later ones.
+    so that the rewards of an episode, but for the costs, add up to what was won on the whole way: in probability, and
+    in log-density under the decoder's prior, the leash to where it was trained. A walk never *terminates*: it is
+    *truncated* after `max_steps` steps, and the place reached is worth something. Each move is paid at once for what
+    it wins: a discount of 0.8 teaches faster than one of 0.99, which blames it for later ones.
 
     It holds no state: every method is a pure function, for jit, vmap and scan. `decode` and `score` are traced with
-    the weights that they have then.
+    the weights that they have then. In compiled code the last three arguments may be tracers, which nobody checks:
+    `replace(env, move_cost=cost)`.
 
     Args:
         decode: latents `(B, Z)` to samples `(B, ...)`, such as `VAETrainer.decode`.
@@ -49,6 +52,7 @@ class LatentWalk:
         max_steps: length of an episode, at least 1.
         max_move: longest move, > 0, in the unit of the latents.
         move_cost: what a move of length 1 costs, ≥ 0, in probability.
+        prior_weight: what a nat of log-density under N(0, I) is worth, ≥ 0, in probability. 0: no leash.
 
     Raises:
         ValueError: an argument is out of its range, or `starts` is of another shape or not finite.
@@ -62,15 +66,17 @@ class LatentWalk:
     max_steps: int = 8
     max_move: float = 1.0
     move_cost: float = 0.01
+    prior_weight: float = 0.0
 
     def __post_init__(self) -> None:
         for name, low in (("latent_size", 1), ("num_classes", 2), ("max_steps", 1)):
             if getattr(self, name) < low:
                 raise ValueError(f"{name}: got {getattr(self, name)}, needs at least {low}")
-        if not (0 < self.max_move < math.inf and 0 <= self.move_cost < math.inf):
-            raise ValueError(
-                f"got max_move={self.max_move}, move_cost={self.move_cost}; needs more than 0, and at least 0"
-            )
+        numbers = {name: getattr(self, name) for name in ("max_move", "move_cost", "prior_weight")}
+        known = {name: value for name, value in numbers.items() if not isinstance(value, jax.core.Tracer)}
+        if not (known.get("max_move", 1) > 0 and all(0 <= value < math.inf for value in known.values())):
+            listed = ", ".join(f"{name}={value}" for name, value in known.items())
+            raise ValueError(f"got {listed}; needs a finite max_move of more than 0, and the others at least 0")
         if self.starts is not None:
             shape = jnp.shape(self.starts)
             if len(shape) != 2 or shape[0] < 1 or shape[1] != self.latent_size:
@@ -121,7 +127,9 @@ class LatentWalk:
         shrink = self.max_move * jax.lax.rsqrt(jnp.maximum(squared, self.max_move**2))  # 1 if it is short enough
         latents = state.latents + shrink * action
         probability = self._probability(latents, state.target)
+        homewards = 0.5 * (jnp.sum(state.latents**2) - jnp.sum(latents**2))  # what log N(z; 0, I) has risen by
         reward = probability - state.probability - self.move_cost * shrink**2 * squared
+        reward += self.prior_weight * homewards
         next_state = LatentWalkState(latents, state.target, probability, state.time + 1)
         return next_state, reward, jnp.zeros((), bool), next_state.time >= self.max_steps
 

@@ -29,6 +29,7 @@ _LAZY = {
     "DiscriminatorExplorer": "discriminator_explorer",
     "Environment": "chunks",
     "GuidanceExplorer": "guidance_explorer",
+    "LatentWalkExplorer": "latent_walk_explorer",
     "LiveTraining": "live",
     "Slider": "sliders",
 }
@@ -49,6 +50,7 @@ __all__ = [
     "GroupAdvantageExplorer",
     "GuidanceExplorer",
     "KLExplorer",
+    "LatentWalkExplorer",
     "LiveTraining",
     "PreferenceExplorer",
     "ReturnsExplorer",
