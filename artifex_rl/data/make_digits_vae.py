@@ -24,9 +24,7 @@ def make_digits_vae(num_steps: int = NUM_STEPS, seed: int = 0) -> VAE:
     """Train a VAE on the training part: Adam with a cosine decay."""
     init_key, key = jax.random.split(jax.random.key(seed))
     model = new_digits_vae(nnx.Rngs(init_key))
-    optimizer = nnx.Optimizer(
-        model, optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, num_steps)), wrt=nnx.Param
-    )
+    optimizer = nnx.Optimizer(model, optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, num_steps)), wrt=nnx.Param)
     config = VAEConfig(likelihood="gaussian", likelihood_std=LIKELIHOOD_STD)
     trainer = VAETrainer(model, optimizer, config, key=key)
     trainer.fit({"data": load_digits().train.images}, num_steps, batch_size=BATCH_SIZE)

@@ -67,7 +67,7 @@ class LatentWalkExplorer(Explorer):
             [
                 Control("target", 0, len(classes) - 1, 1, min(2, len(classes) - 1), label="target", names=classes),
                 Control("move", 0.1, 2, 0.1, 0.6, label="longest move", help="Cut to this length, in latents' units"),
-                Control("cost", 0, 0.05, 0.005, 0.01, label="move cost", help="Of a move of length 1, in probability"),
+                Control("cost", 0, 0.05, 0.005, 0.01, label="move cost", help="Of a move of length 1"),
                 Control("noise", 0, 0.6, 0.05, 0, label="σ  noise", help="Deviation of each number of a move"),
             ],
             partial(_curves, walk, start, goals),
@@ -137,8 +137,8 @@ def _describe(knobs, curves):
     target = f"{knobs['target']:.0f}"
     return (
         f"P({target}) goes from {_two(probability[0])} to {_two(probability[-1])} in {len(probability) - 1} moves of "
-        f"at most {knobs['move']:.1f}. The rewards add up to {_two(earned)}: {_two(won)} won, less {_two(won - earned)} for "
-        f"the moves."
+        f"at most {knobs['move']:.1f}. The rewards add up to {_two(earned)}: {_two(won)} won, less "
+        f"{_two(won - earned)} for the moves."
     )
 
 

@@ -12,6 +12,7 @@ TOPICS = {
     "04": "grpo",
     "05": "dpo",
     "06": "rewards",
+    "08": "latents",
     "09": "discriminators",
     "10": "flows",
     "11": "text_rewards",
