@@ -102,6 +102,7 @@ def test_the_word_ends_at_its_first_end_and_a_mask_hides_what_is_behind():
 def test_a_word_without_an_end_is_none():
     tokens = np.full((1, T), 1)  # thirteen a
     assert WordListReward(["a" * 12, "aa"], VOCABULARY)(tokens)[0] == 0
+    assert WordListReward(["aa"], VOCABULARY)(tokens[:, :2])[0] == 0, "two letters, and cut off before the end"
     assert EndingReward(["aa"], VOCABULARY)(tokens)[0] == 0
 
 
@@ -109,6 +110,7 @@ def test_endings_are_seen_and_sounds_are_not():
     reward = EndingReward(["ight", "ite"], VOCABULARY)
     asked = encode("light", "weight", "zzight", "favorite", "ite", "te", "height", "lights")
     assert reward(asked).tolist() == [1, 1, 1, 1, 1, 0, 1, 0]
+    assert EndingReward(["aa"], VOCABULARY)(encode("a", "aa")).tolist() == [0, 1], "a letter is not seen twice"
 
 
 def test_both_give_the_same_compiled():
