@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +60,20 @@ def test_a_move_wins_probability_and_costs_its_squared_length_up_to_the_longest(
     np.testing.assert_allclose(reward, probability - state.probability - 0.2 * walked**2, atol=1e-6)
     np.testing.assert_allclose(reached.probability, probability, rtol=1e-5)
     assert reached.target == 1 and reached.time == 1 and not terminated and not truncated
+
+
+@pytest.mark.parametrize("action", [[0.3, -0.4], [3.0, 4.0]])
+def test_the_leash_pays_for_log_density_under_the_prior(action):
+    """Also of a move that is cut; and for tracers in compiled code, which nobody checks."""
+
+    def reward(action, weight):
+        env = replace(make(max_move=2.0, move_cost=0.1), prior_weight=weight)
+        reached, reward, *_ = env.step(env.begin(jnp.array([0.5, -0.5]), 1), action)
+        return reached.latents, reward
+
+    (place, free), (_, held) = reward(jnp.array(action), 0.0), jax.jit(reward)(jnp.array(action), 0.03)
+    risen = stats.norm.logpdf(place).sum() - stats.norm.logpdf([0.5, -0.5]).sum()
+    np.testing.assert_allclose(held - free, 0.03 * risen, rtol=1e-3)
 
 
 @pytest.mark.slow
@@ -129,6 +145,8 @@ def test_a_film_shows_every_place_from_start_to_end():
         ({"max_steps": 0}, "max_steps: got 0, needs at least 1"),
         ({"max_move": 0.0}, "max_move=0.0"),
         ({"move_cost": -1.0}, "move_cost=-1.0"),
+        ({"prior_weight": -0.1}, "prior_weight=-0.1"),
+        ({"prior_weight": np.inf}, "prior_weight=inf"),
         ({"starts": np.zeros((4, 3))}, r"starts: got shape \(4, 3\), needs \(N, 2\)"),
         ({"starts": np.full((4, 2), np.nan)}, "starts: got NaN or infinity"),
     ],

@@ -16,6 +16,7 @@ from artifex_rl.lab import (
     GroupAdvantageExplorer,
     GuidanceExplorer,
     KLExplorer,
+    LatentWalkExplorer,
     PreferenceExplorer,
     RewardExplorer,
     frames,
@@ -30,6 +31,7 @@ KINDS = [
     GroupAdvantageExplorer,
     GuidanceExplorer,
     KLExplorer,
+    LatentWalkExplorer,
     PreferenceExplorer,
     RewardExplorer,
 ]
@@ -72,7 +74,7 @@ def test_the_summary_is_one_sentence_at_every_end_of_every_slider(kind):
         seen = set()
         for value in (control.low, control.high):
             explorer.set(**{control.name: value})
-            assert re.fullmatch(r"[ABNTW][^\n]*[^ ]\.", explorer.summary()) and "nan" not in explorer.summary()
+            assert re.fullmatch(r"[ABNPTW][^\n]*[^ ]\.", explorer.summary()) and "nan" not in explorer.summary()
             seen.add(explorer.fingerprint())
             for name, points in explorer.curves().items():
                 assert not np.isinf(points).any(), name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -70,13 +70,14 @@ class LatentWalkExplorer(Explorer):
                 Control("cost", 0, 0.05, 0.005, 0.01, label="move cost", help="Of a move of length 1"),
                 Control("noise", 0, 0.6, 0.05, 0, label="σ  noise", help="Deviation of each number of a move"),
             ],
-            partial(_curves, walk, start, goals),
+            jax.tree_util.Partial(_curves_of(walk), start, goals),
             _figure,
             _describe,
             "Drag the target: where does the walk lead, and what does it earn?",
         )
 
 
+@cache
 def _digits():
     vae, (train, heldout) = load_digits_vae(), load_digits()
     codes = vae.encoder(train.images).mean
@@ -84,6 +85,12 @@ def _digits():
     first = int(np.flatnonzero(heldout.labels == 0)[0])
     walk = LatentWalk(vae.decoder, digit_scorer().probabilities, vae.latent_size)
     return walk, vae.encoder(heldout.images[first][None]).mean[0], goals
+
+
+@lru_cache(maxsize=8)
+def _curves_of(walk):
+    """One function for each environment, so that another explorer of it compiles nothing."""
+    return partial(_curves, walk)
 
 
 def _curves(walk, start, goals, target, move, cost, noise):
