@@ -11,6 +11,8 @@ from artifex_rl.lab import (
     AlgorithmChooser,
     AlgorithmExplorer,
     BaselineExplorer,
+    DashboardExplorer,
+    DiscriminatorExplorer,
     EnergyTiltExplorer,
     FlowNoiseExplorer,
     GroupAdvantageExplorer,
@@ -19,6 +21,7 @@ from artifex_rl.lab import (
     LatentWalkExplorer,
     PreferenceExplorer,
     RewardExplorer,
+    TextRewardExplorer,
     frames,
 )
 
@@ -26,6 +29,8 @@ KINDS = [
     AlgorithmChooser,
     pytest.param(AlgorithmExplorer, marks=pytest.mark.slow),  # it trains all four algorithms
     BaselineExplorer,
+    DashboardExplorer,
+    DiscriminatorExplorer,
     EnergyTiltExplorer,
     FlowNoiseExplorer,
     GroupAdvantageExplorer,
@@ -34,6 +39,7 @@ KINDS = [
     LatentWalkExplorer,
     PreferenceExplorer,
     RewardExplorer,
+    TextRewardExplorer,
 ]
 every = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 
@@ -74,7 +80,7 @@ def test_the_summary_is_one_sentence_at_every_end_of_every_slider(kind):
         seen = set()
         for value in (control.low, control.high):
             explorer.set(**{control.name: value})
-            assert re.fullmatch(r"[ABNPTW][^\n]*[^ ]\.", explorer.summary()) and "nan" not in explorer.summary()
+            assert re.fullmatch(r"[A-Z][^\n]*[^ ]\.", explorer.summary()) and "nan" not in explorer.summary()
             seen.add(explorer.fingerprint())
             for name, points in explorer.curves().items():
                 assert not np.isinf(points).any(), name
