@@ -12,6 +12,7 @@ from artifex_rl.lab import (
     AlgorithmExplorer,
     BaselineExplorer,
     DashboardExplorer,
+    DenoisingExplorer,
     DiscriminatorExplorer,
     EnergyTiltExplorer,
     FlowNoiseExplorer,
@@ -30,6 +31,7 @@ KINDS = [
     pytest.param(AlgorithmExplorer, marks=pytest.mark.slow),  # it trains all four algorithms
     BaselineExplorer,
     DashboardExplorer,
+    DenoisingExplorer,
     DiscriminatorExplorer,
     EnergyTiltExplorer,
     FlowNoiseExplorer,

@@ -12,6 +12,7 @@ from artifex_rl.lab.baseline_explorer import BaselineExplorer
 from artifex_rl.lab.clip_explorer import ClipExplorer
 from artifex_rl.lab.control import Control
 from artifex_rl.lab.dashboard_explorer import DashboardExplorer
+from artifex_rl.lab.denoising_explorer import DenoisingExplorer
 from artifex_rl.lab.energy_tilt_explorer import EnergyTiltExplorer
 from artifex_rl.lab.explorer import Explorer
 from artifex_rl.lab.flow_noise_explorer import FlowNoiseExplorer
@@ -42,6 +43,7 @@ __all__ = [
     "ClipExplorer",
     "Control",
     "DashboardExplorer",
+    "DenoisingExplorer",
     "DiscriminatorExplorer",
     "EnergyTiltExplorer",
     "Environment",

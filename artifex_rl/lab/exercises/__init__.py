@@ -12,6 +12,7 @@ TOPICS = {
     "04": "grpo",
     "05": "dpo",
     "06": "rewards",
+    "07": "diffusion",
     "08": "latents",
     "09": "discriminators",
     "10": "flows",
