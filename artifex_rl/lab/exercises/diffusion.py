@@ -193,7 +193,10 @@ terms do not depend on the network either: they make up nearly all of the number
             _density(lambda x: x.mean(axis=1)),
             "this is the mean over the pixels. Densities multiply, so their logs add up.",
         ),
-        (_density(lambda x: x.sum()), "you add up the steps as well: each of them has a number of its own."),
+        (
+            lambda path, means, stds: _density()(np.concatenate([path[:1], path[:-1]]), means, stds),
+            "this is the density of where the step began. It is drawn where it lands: path[t + 1].",
+        ),
         (_density(constant=0.0), "the constant of the Gaussian is missing, ½ log 2π for each pixel."),
         (_density(log=np.zeros_like), "log σ is missing: a narrow Gaussian is higher."),
         (_density(width=np.sqrt), "you divide by √σ: the distance is measured in standard deviations."),
@@ -306,6 +309,12 @@ of $T$ factors, and outside of the clip at once; a mean over pixels would never 
             _surrogate(ratio=lambda d: np.exp(d.mean(axis=1, keepdims=True))),
             "you average the log-ratios of a trajectory: each step has its own ratio.",
         ),
+        (
+            lambda log_probs, old_log_probs, rewards, clip_param: _surrogate(ratio=lambda quotient: quotient)(
+                log_probs / old_log_probs, 0.0, rewards, clip_param
+            ),
+            "you divide the logarithms. The ratio is of the densities: their logarithms are subtracted.",
+        ),
         (_surrogate(least=np.maximum), "the larger of the two is no pessimist: take the smaller."),
         (_surrogate(least=lambda free, clipped: clipped), "the clipped term alone: where does a step come back?"),
         (_surrogate(least=lambda free, clipped: free), "the clip is never used."),
@@ -323,10 +332,9 @@ diffusion_red = Choice(
     name="diffusion_red",
     right="b",
     explanations={
-        "a": "It is paid most, and its loss is the smallest. What does the witness read, and how much do its "
-        "drawings differ?",
-        "b": "Nothing holds it: without a price the loss stays near 0, and it is the distance that tells. "
-        "It draws one thing again and again, which the scorer takes for a three.",
+        "a": "It is paid most, and its loss is the smallest. What does the witness read, and how far is it from home?",
+        "b": "Nothing holds it: without a price the loss is 0, and it is the distance that tells, thousands of nats a "
+        "step. It draws one thing again and again, which the scorer takes for a three.",
         "c": "What it is paid for it makes likelier, and a lot: its reward says so, and so did the test.",
     },
 )
@@ -335,9 +343,9 @@ diffusion_blue = Choice(
     name="diffusion_blue",
     right="c",
     explanations={
-        "a": "Calm dials, full diversity, and a reward that stays where it was. Is the task too hard, or does the "
+        "a": "Loss, clip and distance are near Green's, and its reward goes nowhere. Is the task too hard, or does the "
         "reward go to somebody else?",
-        "b": "A run without a leash goes somewhere. This one stays near home: what moves it has no direction.",
+        "b": "A run without a leash pays nothing for its distance. What is this loss made of?",
         "c": "Each trajectory is paid for the picture of another one. Ratio, clip and leash know nothing of rewards, "
         "so they look as they should; only the test asks whether what was paid for became likelier.",
     },
@@ -347,11 +355,11 @@ diffusion_green = Choice(
     name="diffusion_green",
     right="a",
     explanations={
-        "a": "Its loss rises and does not come back to 0, and much is clipped. But the loss is the price of the "
-        "distance, which settles; the witness reads threes, and they differ as those of the artist who was asked for "
+        "a": "Its loss never comes down to 0, and a fifth of its steps are clipped. But the loss is the price of the "
+        "distance, which shrinks; the witness reads threes, and they differ as those of the artist who was asked for "
         "a three do.",
-        "b": "A leash that holds shows in the loss. This loss is above 0 from the second update on.",
-        "c": "Its reward rises, and what was paid for becomes likelier at each step. Where is the mistake?",
+        "b": "Without a leash the loss would be 0 and the distance would grow. What does this distance do?",
+        "c": "Its reward rises, and what was paid for becomes likelier in each batch. Where is the mistake?",
     },
 )
 
