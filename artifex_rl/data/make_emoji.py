@@ -83,9 +83,9 @@ def fit_encoder(steps: int = STEPS, seed: int = 0) -> DualEncoder:
             embedded = encoder.embed_images(shifted), encoder.embed_words(counts[rows])
             return compute_contrastive_loss(*embedded, jnp.exp(jnp.minimum(encoder.log_scale[...], jnp.log(50.0))))
 
-        value, gradients = nnx.value_and_grad(loss)(encoder)
-        optimizer.update(encoder, gradients)
-        return value
+        gradients = nnx.grad(loss)(encoder)
+        with jax.numpy_dtype_promotion("standard"):  # optax counts steps in integers and mixes them with floats
+            optimizer.update(encoder, gradients)
 
     for i in range(steps):
         step(encoder, optimizer, jax.random.fold_in(jax.random.key(seed), i))
