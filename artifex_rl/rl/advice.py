@@ -127,7 +127,9 @@ def _reason(fact: Facts, *, scores: bool, pairs: bool, step_rewards: bool, memor
 def _look_at(kind: type[Trainer]) -> Facts:
     """Make a trainer, and look what it asks for and how much it holds."""
     required = getattr(kind, "required", ("observations", *SIDES))
-    critic, anchored = "values" in required, "reference_model" in inspect.signature(kind.__init__).parameters
+    critic, config = "values" in required, kind.config_class()
+    # By its own settings: a leash that is off by default is no need.
+    anchored = "reference_model" in inspect.signature(kind.__init__).parameters and config.beta > 0
     policy = nnx.Linear(8, 8, rngs=nnx.Rngs(0))
     model = nnx.List([policy, nnx.Linear(8, 8, rngs=nnx.Rngs(1))]) if critic else policy
     optimizer = nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)
