@@ -112,6 +112,15 @@ def test_the_marks_stand_on_the_curves_and_never_behind_the_end():
             assert curves[f"here_{name}"][0, 0] == pytest.approx((i + 1) / steps)
 
 
+def test_every_moving_line_has_a_path_or_marks():
+    """Of a line that has both, the page moves the marks and leaves the path where it was."""
+    for name, line in EXPLORER._canvas.lines.items():
+        assert (line.get_linestyle() == "None") != (line.get_marker() == "None"), name
+    curves = moved(eta=0.3, steps=7)
+    for name in ("alpha_bar", "std", "log_prob", "price"):
+        np.testing.assert_array_equal(curves[f"dots_{name}"], curves[name])
+
+
 def test_the_two_densities_are_as_far_apart_as_the_price_says():
     """Between two Gaussians of one width the log-ratio at one's top is minus the KL."""
     curves = moved(steps=5, step=5)

@@ -132,20 +132,29 @@ def _curves(tables, pixels, schedule, steps, eta, min_std, step):
     }
     for name in ("std", "log_prob", "price"):
         curves[f"here_{name}"] = curves[name][chosen][None]
+    for name in ("alpha_bar", "std", "log_prob", "price"):
+        curves[f"dots_{name}"] = curves[name]  # in the page a line moves its path or its marks
     return curves
 
 
 def _figure(curves, dimensions):
     fig = Figure(figsize=(8.6, 5.6))
     (noise, log_prob), (price, pixel) = fig.subplots(2, 2)
-    mark = {"marker": "o", "ms": 4}
-    noise.plot(*curves["alpha_bar"].T, gid="alpha_bar", label="ᾱ, share of the picture", **mark, **INK["green"])
-    noise.plot(*curves["std"].T, gid="std", label="σ, noise of the step", **mark, **INK["blue"])
-    log_prob.plot(*curves["log_prob"].T, gid="log_prob", label="mean", **mark, **INK["blue"])
+    noise.plot(*curves["alpha_bar"].T, gid="alpha_bar", label="ᾱ, share of the picture", **INK["green"])
+    noise.plot(*curves["std"].T, gid="std", label="σ, noise of the step", **INK["blue"])
+    log_prob.plot(*curves["log_prob"].T, gid="log_prob", label="mean", **INK["blue"])
     for edge in ("low", "high"):
         name = f"log_prob_{edge}"
         log_prob.plot(*curves[name].T, gid=name, label=f"± one deviation, {edge}", **{**INK["grey"], "lw": 1})
-    price.plot(*curves["price"].T, gid="price", label="KL of the step", **mark, **INK["orange"])
+    price.plot(*curves["price"].T, gid="price", label="KL of the step", **INK["orange"])
+    dots = (
+        (noise, "alpha_bar", "green"),
+        (noise, "std", "blue"),
+        (log_prob, "log_prob", "blue"),
+        (price, "price", "orange"),
+    )
+    for axes, name, ink in dots:
+        axes.plot(*curves[name].T, gid=f"dots_{name}", ls="", marker="o", ms=4, color=INK[ink]["color"])
     for axes, name in ((noise, "std"), (log_prob, "log_prob"), (price, "price")):
         here = curves[f"here_{name}"].T
         axes.plot(*here, gid=f"here_{name}", ls="", marker="o", ms=10, mfc="none", mec="black", mew=1.4)

@@ -332,9 +332,10 @@ diffusion_red = Choice(
     name="diffusion_red",
     right="b",
     explanations={
-        "a": "It is paid most, and its loss is the smallest. What does the witness read, and how far is it from home?",
-        "b": "Nothing holds it: without a price the loss is 0, and it is the distance that tells, thousands of nats a "
-        "step. It draws one thing again and again, which the scorer takes for a three.",
+        "a": "It is paid most, and its loss is the smallest. What does the witness read, and how far is it from "
+        "home?",
+        "b": "Nothing holds it: without a price the loss is 0, and it is the distance that tells. It draws one thing "
+        "again and again, which the scorer takes for a three.",
         "c": "What it is paid for it makes likelier, and a lot: its reward says so, and so did the test.",
     },
 )
@@ -343,8 +344,8 @@ diffusion_blue = Choice(
     name="diffusion_blue",
     right="c",
     explanations={
-        "a": "Loss, clip and distance are near Green's, and its reward goes nowhere. Is the task too hard, or does the "
-        "reward go to somebody else?",
+        "a": "Loss, clip and distance are near Green's, and its reward goes nowhere. Is the task too hard, or does "
+        "the reward go to somebody else?",
         "b": "A run without a leash pays nothing for its distance. What is this loss made of?",
         "c": "Each trajectory is paid for the picture of another one. Ratio, clip and leash know nothing of rewards, "
         "so they look as they should; only the test asks whether what was paid for became likelier.",
