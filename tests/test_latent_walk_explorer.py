@@ -69,7 +69,7 @@ def test_noise_leads_astray_and_never_further_than_the_longest_move():
     # Each move is cut to 0.1 whatever the noise is, so five of them cost at most 5 · 0.05 · 0.1².
     paid = moved(move=0.1, noise=0.6, cost=0.05)
     costs = moved(move=0.1, noise=0.6, cost=0)["earned"] - paid["earned"]
-    assert 0 < costs[-1] <= 5 * 0.05 * 0.1**2
+    assert 0 < costs[-1] <= 5 * 0.05 * 0.1**2 * (1 + 1e-4)  # both sums are rounded
 
 
 def test_the_sentence_says_what_was_won_and_what_it_cost():

@@ -153,11 +153,11 @@ def test_the_english_policy_writes_english_and_rarely_a_rhyme():
 
 @pytest.mark.slow
 def test_the_script_makes_such_a_policy():
-    """A tenth of the training reaches half of the way."""
+    """A sixth of the training: words on the list are a hundred times as likely as by chance."""
     from artifex_rl.data.make_pretrained_words import fit_words
 
     words = [word for word in load_words("en").train if word.isascii()]
-    assert np.exp(compute_word_log_probs(fit_words("english", 900), words)).sum() > 0.1
+    assert np.exp(compute_word_log_probs(fit_words("english", 1500), words)).sum() > 0.1
 
 
 # Written words in a notebook

@@ -82,9 +82,7 @@ class DiscriminatorExplorer(Explorer):
         tables |= _tabulate(reward, paths[0], noise)
         controls = [
             Control("push", 0, STEPS, 1, 0, label="push", help="Steps along the steepest way up"),
-            Control(
-                "std", *STDS[[0, -1]].tolist(), 0.05, 0.2, label="σ  noise", help="Standard deviation of a pixel"
-            ),
+            Control("std", 0.05, 0.6, 0.05, 0.2, label="σ  noise", help="Standard deviation of a pixel"),
         ]
         if len(images) > 1:
             help = "Which picture to start from"

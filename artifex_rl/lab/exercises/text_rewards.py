@@ -161,8 +161,8 @@ belong to no distribution. (With large logits subtract their maximum first, as `
             },
         ),
         unmoved_by(
-            "logits that are all higher by 1.5 are the same distribution, and response {0} has another probability",
-            lambda inputs: {"logits": inputs["logits"] + 1.5},
+            "logits that are all higher by 2 are the same distribution, and response {0} has another probability",
+            lambda inputs: {"logits": inputs["logits"] + 2.0},
         ),
         implies(
             "twice the logits at twice the temperature are the same draw, and response {0} has another probability",
@@ -213,6 +213,12 @@ belong to no distribution. (With large logits subtract their maximum first, as `
                 mask, np.exp(_token_log_probs(logits, tokens, temperature)), 0.0
             ).sum(axis=1),
             "you add up probabilities. Independent draws multiply; their logarithms add up.",
+        ),
+        (
+            lambda logits, tokens, mask, temperature: np.where(
+                mask, np.take_along_axis(logits / temperature, tokens[..., None], axis=-1)[..., 0], 0.0
+            ).sum(axis=1),
+            "these are logits, and belong to no distribution before they are normalised.",
         ),
     ),
 )
