@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from checkpointed import Counter, digest, line_data, make_line
 
-from artifex_rl.callbacks import CheckpointConfig, ModelCheckpoint
+from artifex_rl.callbacks import CheckpointConfig, ModelCheckpoint, folder_lock
 from artifex_rl.callbacks.checkpoint_folder import CheckpointFolder, _digest, _files
 from artifex_rl.callbacks.folder_lock import FolderLock
 
@@ -341,6 +341,26 @@ def test_a_forked_child_does_not_hold_the_lock_of_its_parent(tmp_path):
         after = FolderLock(tmp_path)
         after.acquire()  # though the child lives
         del after  # which gives it back
+        FolderLock(tmp_path).acquire()
+    finally:
+        mine.send(None)
+        os.waitpid(child, 0)
+
+
+@pytest.mark.filterwarnings("ignore:os.fork")
+def test_a_lock_that_is_given_back_is_free_though_a_child_has_not_closed_its_copy(tmp_path, monkeypatch):
+    """Between a fork and the first step of the child, it has the file open, too; any thread may fork at any time."""
+    lock = FolderLock(tmp_path)
+    lock.acquire()
+    mine, its = multiprocessing.Pipe()
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_lock, "_HELD", {})  # so that this child never comes to it
+        child = os.fork()
+        if child == 0:
+            its.recv()
+            os._exit(0)
+    try:
+        lock.release()
         FolderLock(tmp_path).acquire()
     finally:
         mine.send(None)

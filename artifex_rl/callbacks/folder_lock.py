@@ -64,12 +64,15 @@ _HELD: dict[int, weakref.finalize] = {}
 
 def _close(descriptor: int) -> None:
     _HELD.pop(descriptor, None)
+    fcntl.flock(descriptor, fcntl.LOCK_UN)  # at once: a child that was forked just now has not closed its copy yet
     os.close(descriptor)
 
 
 def _close_in_child() -> None:
-    for close in list(_HELD.values()):
-        close()
+    for descriptor, close in list(_HELD.items()):
+        close.detach()
+        os.close(descriptor)  # without the unlocking, which would be its parent's, too
+    _HELD.clear()
 
 
 os.register_at_fork(after_in_child=_close_in_child)

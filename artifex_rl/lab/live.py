@@ -222,7 +222,9 @@ class LiveTraining(LabWidget):
 
     @property
     def running(self) -> bool:
-        return self._engine.running
+        """Whether it trains. Once it does not, what ended it is shown: the last word of the thread is part of it."""
+        with self._engine.lock:
+            return self._engine.running
 
     @property
     def steps(self) -> int:
