@@ -41,13 +41,22 @@ root.artifex = model;
 _serial = itertools.count()
 
 
-def fragment(script: str, style: str, state: dict, fallback: str) -> str:
-    """HTML that may stand in any page, several times over. `fallback` shows where scripts do not run."""
+def fragment(script: str, style: str, state: dict, fallback: str, name: str | None = None) -> str:
+    """HTML that may stand in any page, several times over.
+
+    Args:
+        script: a module that exports `render`, in its last line.
+        style: CSS of it.
+        state: what the script's model holds.
+        fallback: HTML that shows where scripts do not run.
+        name: an id that is unique in the page. Default: one that is unique in the process.
+    """
     if EXPORT not in script:
         raise ValueError(f"script: got no line {EXPORT!r}, needs it as the place where a page calls render")
     data = json.dumps(_encode(state), ensure_ascii=False, sort_keys=True).replace("</", "<\\/")
-    # Unique in a page where the same explorer stands twice, yet the same in every run.
-    name = f"artifex-{hashlib.sha256(data.encode()).hexdigest()[:8]}-{next(_serial)}"
+    if name is None:  # unique in a page where the same explorer stands twice, yet the same in every run
+        name = f"{hashlib.sha256(data.encode()).hexdigest()[:8]}-{next(_serial)}"
+    name = f"artifex-{name}"
     body = script.replace(EXPORT, _MODEL.replace("ID", name)).replace("</", "<\\/")
     return (
         f'<div id="{name}" class="artifex-page"><style>{style}</style><div class="artifex-fallback">{fallback}</div>'
