@@ -25,6 +25,7 @@ REWARDS, LOGITS = jnp.array([0.1, 0.9, -0.4]), jnp.array([0.3, -0.5, 1.0])
 NAMES = list(BASELINES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [2, 3, 4])
 def test_mean_and_covariance_are_those_of_all_batches(samples):
     """Every batch that can be drawn, with its probability."""

@@ -77,6 +77,7 @@ class Least(Trainer):
         return ((model(batch["x"])[:, 0] - batch["y"]) ** 2).mean(), {}
 
 
+@pytest.mark.slow
 def test_the_training_does_not_notice_that_it_is_looked_at_and_the_noise_is_the_same(tmp_path):
     def trained(callbacks):
         model = Noisy()

@@ -63,6 +63,7 @@ def fit(folder, checkpoint_first, more=()):
     return trainer, by_kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint_first", [True, False])
 def test_an_interrupted_run_leaves_the_files_of_one_that_was_not(tmp_path, monkeypatch, capsys, checkpoint_first):
     monkeypatch.setenv("WANDB_SILENT", "true")

@@ -42,6 +42,7 @@ def test_the_stop_is_that_of_the_callback(window):
             assert kl_stop(kl, target, window) == stop_of_the_callback(kl, target, window)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", range(6))
 def test_the_curves_are_those_that_were_recorded(run):
     curves, series = moved(run=run, smoothing=0.5, target="0.005"), RECORDED.series(run)

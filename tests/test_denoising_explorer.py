@@ -51,6 +51,7 @@ def policy(guess, setting):
     return DiffusionPolicy(Constant(guess), schedule, (8, 8), eta=knobs["eta"], min_std=knobs["min_std"])
 
 
+@pytest.mark.slow
 @every_setting
 def test_noise_mean_log_prob_and_price_are_the_policys(setting):
     """Whatever the trajectory is: all of them depend on the noise levels alone."""

@@ -81,6 +81,7 @@ def test_the_stub_is_not_written_yet_and_raises_nothing(exercise, capsys):
     assert capsys.readouterr().out.startswith(f"{exercise.name}: … not written yet")
 
 
+@pytest.mark.slow
 @every_exercise
 def test_the_collapsed_solution_is_right(exercise):
     (source,) = re.findall(r"```python\n(.*?)```", exercise.cells(1)[2].source, re.DOTALL)
@@ -122,6 +123,7 @@ def test_a_notebook_shows_its_exercises_as_they_are(number):
 # What the check knows
 
 
+@pytest.mark.slow
 @every_exercise_slowly
 def test_the_reference_has_every_property_and_fresh_cases_do_not_trouble_it(exercise):
     for trial in trials(exercise, exercise.reference):
@@ -189,12 +191,14 @@ def test_a_constant_is_wrong(exercise, constant):
     assert verdict.startswith("✗ ") and exercise.verdict(lambda *arguments: constant) == verdict
 
 
+@pytest.mark.slow
 @every_exercise
 @pytest.mark.parametrize("fill", [0.0, 1.0, 0.37])
 def test_a_constant_of_the_right_shape_is_wrong(exercise, fill):
     assert exercise.verdict(changed(exercise, lambda x: 0 * x + fill)).startswith("✗ ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(  # the table of an exercise that is differentiated would have to be differentiable
     "exercise", [pytest.param(made, id=name) for name, made in EXERCISES.items() if name not in SLOW]
 )
@@ -229,6 +233,7 @@ def _zeros(exercise, arguments):
     return [0 * part for part in result] if isinstance(result, list) else np.zeros(np.shape(result))
 
 
+@pytest.mark.slow
 @every_exercise_slowly
 @settings(max_examples=5)
 @given(seed=st.integers(0, 10**6), size=st.floats(0.01, 3.0), relative=st.booleans())
@@ -310,6 +315,7 @@ def _arguments(node):
     return True
 
 
+@pytest.mark.slow
 @every_exercise_slowly
 def test_a_solution_with_one_thing_changed_is_right_only_where_it_still_is(exercise):
     """A mutant that passes must agree with the reference on a hundred cases that the check has not seen."""

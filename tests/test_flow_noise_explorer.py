@@ -118,6 +118,7 @@ def test_without_noise_a_difference_has_no_price_and_the_sde_is_the_ode():
     assert "no step has a density" in EXPLORER.summary()
 
 
+@pytest.mark.slow
 def test_it_takes_a_mixture_of_ones_own():
     curves = FlowNoiseExplorer([-1.0], std=0.5).curves()
     ends, times = curves["end_ode"], np.arange(10) / 10

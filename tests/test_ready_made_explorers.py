@@ -58,6 +58,7 @@ def made():
     return Made()
 
 
+@pytest.mark.slow
 @every
 def test_strips_are_light_and_the_page_too(made, kind):
     explorer = made[kind]
@@ -66,6 +67,7 @@ def test_strips_are_light_and_the_page_too(made, kind):
     assert len(json.dumps(explorer._figure)) < 200_000
 
 
+@pytest.mark.slow
 @every
 def test_a_second_one_is_the_same_and_compiles_nothing(made, kind):
     before = frames._evaluate._cache_size()
@@ -75,6 +77,7 @@ def test_a_second_one_is_the_same_and_compiles_nothing(made, kind):
     assert again._strips == made[kind]._strips
 
 
+@pytest.mark.slow
 @every
 def test_the_summary_is_one_sentence_at_every_end_of_every_slider(kind):
     explorer = kind()
