@@ -44,10 +44,10 @@ class ModelCheckpoint(Callback):
         config: None for the defaults.
 
     Raises:
-        FileExistsError: (on_train_begin) there are checkpoints in the folder and `resume` is None.
+        FileExistsError: (on_train_begin) there are checkpoints in the folder and `resume` is None. Here and below,
+            neither the trainer nor the folder has changed.
         BlockingIOError: (on_train_begin) another process, or another ModelCheckpoint, is writing to the folder.
         ValueError: (on_train_begin) checkpoints are there, but none can be restored into this trainer.
-        In each case neither the trainer nor the folder has changed.
     """
 
     def __init__(self, config: CheckpointConfig | None = None):
