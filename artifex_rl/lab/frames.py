@@ -89,6 +89,16 @@ def pack(points: np.ndarray, texts: Sequence[str]) -> bytes:
     return zlib.compress(low.tobytes() + high.tobytes() + "\n".join(texts).encode(), 9)
 
 
+def unpack(data: bytes, frames: int, width: int) -> tuple[np.ndarray, list[str]]:
+    """The inverse of `pack`: points `(frames, width)` as 16-bit integers, and the texts."""
+    raw = zlib.decompress(data)
+    cells = frames * width
+    low, high = (np.frombuffer(raw, np.uint8, cells, start).astype(np.uint16) for start in (0, cells))
+    steps = (low | high << 8).reshape(frames, width)
+    points = np.cumsum(steps, axis=0, dtype=np.uint16).view(np.int16)  # wraps around, as the differences did
+    return points, raw[2 * cells :].decode().split("\n")
+
+
 def quantise(coordinates: np.ndarray) -> np.ndarray:
     """SVG coordinates, in points, as integers; what is not finite becomes a gap."""
     limit = 32767
