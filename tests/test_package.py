@@ -82,8 +82,8 @@ def test_one_version():
 @pytest.mark.parametrize(
     ("missing", "statement", "extra"),
     [
-        ("anywidget", "import artifex_rl.lab", "lab"),
-        ("matplotlib", "import artifex_rl.lab", "lab"),
+        ("anywidget", "from artifex_rl.lab import AdvantageExplorer", "lab"),
+        ("matplotlib", "from artifex_rl.lab import AdvantageExplorer", "lab"),
         ("gymnasium", "from artifex_rl.envs import render_cartpole; render_cartpole([0.0] * 4)", "envs"),
         ("pygame", "from artifex_rl.envs import render_cartpole; render_cartpole([0.0] * 4)", "envs"),
     ],

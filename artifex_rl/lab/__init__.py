@@ -2,37 +2,32 @@
 
 import importlib
 
-try:
-    import anywidget  # noqa: F401
-    import matplotlib  # noqa: F401
-except ImportError as error:
-    raise ImportError(f"artifex_rl.lab needs {error.name}: pip install 'artifex_rl[lab]'") from error
-
-from artifex_rl.lab.baseline_explorer import BaselineExplorer
-from artifex_rl.lab.clip_explorer import ClipExplorer
-from artifex_rl.lab.control import Control
-from artifex_rl.lab.dashboard_explorer import DashboardExplorer
-from artifex_rl.lab.denoising_explorer import DenoisingExplorer
-from artifex_rl.lab.energy_tilt_explorer import EnergyTiltExplorer
-from artifex_rl.lab.explorer import Explorer
-from artifex_rl.lab.flow_noise_explorer import FlowNoiseExplorer
-from artifex_rl.lab.group_advantage_explorer import GroupAdvantageExplorer
-from artifex_rl.lab.kl_explorer import KLExplorer
-from artifex_rl.lab.preference_explorer import PreferenceExplorer
-from artifex_rl.lab.returns_explorers import AdvantageExplorer, ReturnsExplorer
-from artifex_rl.lab.reward_explorer import RewardExplorer
-from artifex_rl.lab.text_reward_explorer import TextRewardExplorer
-
-#: What needs the trainers, and so flax.nnx, comes when asked for.
+#: All names come when asked for, so that the launcher and the doctor can say what is missing on a machine where
+#: anywidget, matplotlib or the rest of the extra `lab` is.
 _LAZY = {
+    "AdvantageExplorer": "returns_explorers",
     "AlgorithmChooser": "algorithm_chooser",
     "AlgorithmExplorer": "algorithm_explorer",
+    "BaselineExplorer": "baseline_explorer",
+    "ClipExplorer": "clip_explorer",
+    "Control": "control",
+    "DashboardExplorer": "dashboard_explorer",
+    "DenoisingExplorer": "denoising_explorer",
     "DiscriminatorExplorer": "discriminator_explorer",
+    "EnergyTiltExplorer": "energy_tilt_explorer",
     "Environment": "chunks",
+    "Explorer": "explorer",
+    "FlowNoiseExplorer": "flow_noise_explorer",
+    "GroupAdvantageExplorer": "group_advantage_explorer",
     "GuidanceExplorer": "guidance_explorer",
+    "KLExplorer": "kl_explorer",
     "LatentWalkExplorer": "latent_walk_explorer",
     "LiveTraining": "live",
+    "PreferenceExplorer": "preference_explorer",
+    "ReturnsExplorer": "returns_explorers",
+    "RewardExplorer": "reward_explorer",
     "Slider": "sliders",
+    "TextRewardExplorer": "text_reward_explorer",
 }
 
 __all__ = [
@@ -65,6 +60,11 @@ __all__ = [
 def __getattr__(name: str):
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    for needed in ("anywidget", "matplotlib"):
+        try:
+            importlib.import_module(needed)
+        except ImportError as error:
+            raise ImportError(f"artifex_rl.lab needs {needed}: pip install 'artifex_rl[lab]'") from error
     value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
     return value
 
