@@ -15,7 +15,8 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from artifex_rl.data import fingerprints
 from artifex_rl.lab import course, resources
-from artifex_rl.lab.doctor import CHECKS, Examination, Finding, as_text, browser, examine, kernels, machine
+from artifex_rl.lab.doctor import CHECKS, Examination, Finding, as_text, examine, kernels, machine
+from artifex_rl.lab.doctor import browser as browsers
 from artifex_rl.lab.doctor.__main__ import main
 
 GIGABYTE = 2**30
@@ -100,9 +101,7 @@ def test_some_checks_alone(monkeypatch, capsys):
 
 
 def test_an_old_python(monkeypatch):
-    assert machine.check_python() == Finding(
-        "ok", sys.version.split()[0], metadata.metadata("artifex_rl")["Requires-Python"]
-    )
+    assert machine.check_python() == Finding("ok", sys.version.split()[0], ">=3.11")
     monkeypatch.setattr(machine.platform, "python_version", lambda: "3.10.9")
     finding = machine.check_python()
     assert (finding.status, finding.found, finding.needed) == ("failed", "3.10.9", ">=3.11")
@@ -115,9 +114,10 @@ def test_the_requirements_are_those_of_pyproject():
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["lab"], *extras["data"]]
-    names = {line.split(">")[0].split("[")[0] for line in wanted} - {"artifex_rl"}
-    assert {requirement.name for requirement in machine.requirements()} == names
+    names = {line.split(">")[0].split("[")[0].lower() for line in wanted} - {"artifex_rl"}
+    assert {requirement.name.lower() for requirement in machine.requirements()} == names
     assert "gymnasium" not in names and {"jax", "anywidget", "wordfreq"} <= names
+    assert machine.specified(["vaderSentiment", "JAX"]) == ["jax>=0.6", "vadersentiment>=3.3.2"]
 
 
 @pytest.fixture
@@ -158,6 +158,7 @@ def test_a_package_that_is_there_and_broken(monkeypatch):
     assert "'scikit-learn>=1.5'" in finding.remedy
 
 
+@pytest.mark.slow
 def test_without_the_extra_lab_the_doctor_itself_still_speaks(tmp_path):
     """As a user who typed `pip install artifex_rl` alone."""
     absent = "import sys; sys.modules.update(anywidget=None, matplotlib=None)\n"
@@ -249,6 +250,7 @@ def test_the_fingerprints_are_fresh():
     assert fingerprints.compute_files() == fingerprints.read()["files"]
 
 
+@pytest.mark.slow
 def test_the_data_is_what_the_course_was_made_with():
     finding = machine.check_data()
     assert finding.status == "ok", finding
@@ -292,7 +294,6 @@ def test_data_that_asks_the_network_fails(monkeypatch, light_data):
     monkeypatch.setitem(fingerprints.LOADED, "wordfreq", download)
     finding = machine.check_data()
     assert finding.status == "failed" and "must not need a network" in finding.found
-    assert socket.socket.connect is not machine.no_network, "the network is back"
     with pytest.raises(ConnectionRefusedError), socket.socket() as one:
         one.connect(("127.0.0.1", 9))
 
@@ -323,6 +324,7 @@ def test_notebooks_are_trusted_or_the_command_is_said(lesson):
     assert machine.check_notebooks().status == "warning"
 
 
+@pytest.mark.slow
 def test_the_remedy_for_notebooks_that_are_not_trusted_works(lesson):
     command = machine.check_notebooks().remedy.split("  ")[0]
     bin = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -373,9 +375,8 @@ def test_a_kernel_of_another_environment_or_none_or_a_slow_one(monkeypatch, tmp_
     monkeypatch.undo()
 
     monkeypatch.setattr(kernels, "SLOW", 0)
-    monkeypatch.setattr(
-        kernels, "CELL", f"from IPython.display import display\ndisplay({{{kernels.VIEW!r}: 1}}, raw=True)"
-    )
+    shows = f"from IPython.display import display\ndisplay({{{kernels.VIEW!r}: 1}}, raw=True)"
+    monkeypatch.setattr(kernels, "CELL", shows)
     assert kernels.check_kernel().status == "warning"
 
     monkeypatch.setattr(kernels, "KERNEL", "no_such_kernel")
@@ -453,13 +454,13 @@ def test_jupyterlab_without_what_draws_widgets(monkeypatch):
 @pytest.mark.slow
 def test_jupyterlab_starts_and_one_that_does_not_tells_why(monkeypatch):
     port = kernels.free_port(range(45000, 45100))
-    assert set(kernels.EXTENSIONS) <= set(kernels.EXTENSIONS) and "jupyter-config-data" in kernels._serve(port)
-    assert kernels.free_port(range(port, port + 1)) == port, "it has ended"
-    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
-    with socket.socket() as taken:
+    monkeypatch.setattr(kernels, "free_port", lambda: port)
+    finding = kernels.check_server()
+    assert finding.status == "ok" and finding.found.startswith(f"port {port}, JupyterLab "), finding
+    with socket.socket() as taken:  # it has ended: the port is free
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", port))
         taken.listen()
-        monkeypatch.setattr(kernels, "free_port", lambda: port)
         finding = kernels.check_server()
     assert finding.status == "failed" and "JupyterLab ended" in finding.found and finding.remedy
 
@@ -468,16 +469,16 @@ def test_jupyterlab_starts_and_one_that_does_not_tells_why(monkeypatch):
 
 
 def test_no_browser_and_one_that_cannot_be_driven(monkeypatch):
-    monkeypatch.setattr(browser, "find_chromium", lambda: None)
-    monkeypatch.setattr(browser.webbrowser, "get", lambda: type("Firefox", (), {"name": "firefox"}))
-    finding = browser.check_browser()
+    monkeypatch.setattr(browsers, "find_chromium", lambda: None)
+    monkeypatch.setattr(browsers.webbrowser, "get", lambda: type("Firefox", (), {"name": "firefox"}))
+    finding = browsers.check_browser()
     assert finding.status == "ok" and finding.found.startswith("firefox, not tried") and "--page" in finding.found
 
     def none():
-        raise browser.webbrowser.Error("could not locate runnable browser")
+        raise browsers.webbrowser.Error("could not locate runnable browser")
 
-    monkeypatch.setattr(browser.webbrowser, "get", none)
-    finding = browser.check_browser()
+    monkeypatch.setattr(browsers.webbrowser, "get", none)
+    finding = browsers.check_browser()
     assert finding.status == "warning" and "--page browser.html" in finding.remedy
 
 
@@ -487,8 +488,8 @@ def test_a_chromium_that_does_not_start(monkeypatch, tmp_path):
     broken.write_text("#!/bin/sh\nexit 1\n")
     broken.chmod(0o755)
     monkeypatch.setenv("CHROMIUM", str(broken))
-    assert browser.find_chromium() == str(broken)
-    finding = browser.check_browser()
+    assert browsers.find_chromium() == str(broken)
+    finding = browsers.check_browser()
     assert finding.status == "warning" and "could not be driven" in finding.found and "--page" in finding.remedy
 
 
@@ -499,6 +500,7 @@ def checking_page(tmp_path_factory):
     return file
 
 
+@pytest.mark.slow
 def test_the_page_fetches_nothing_and_a_folder_that_is_not_there_is_an_error(checking_page, tmp_path, capsys):
     text = checking_page.read_text("utf-8")
     assert "http" not in text.replace("http://www.w3.org/", "").replace("https://www.w3.org/", "")
@@ -534,10 +536,7 @@ def test_the_page_names_what_a_browser_lacks(browser, checking_page, script):
         page.wait_for_timeout(20)
     words = page.locator("#verdict").inner_text()
     assert words.startswith("This browser cannot run the course: ") and OLD[script] in words
-    assert (
-        OLD[script] in page.locator("#checks .failed").all_inner_texts()[0]
-        or page.locator("#checks .failed").count() > 1
-    )
+    assert any(OLD[script] in line for line in page.locator("#checks .failed").all_inner_texts())
     context.close()
 
 

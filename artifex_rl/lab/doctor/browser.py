@@ -107,9 +107,7 @@ def _read_verdict(browser, file: Path) -> tuple[str, str]:
     page = context.new_page()
     page.goto(file.as_uri())
     page.wait_for_function("() => document.body.dataset.verdict", timeout=PATIENCE)
-    verdict, words = page.evaluate(
-        "() => [document.body.dataset.verdict, document.querySelector('#verdict').innerText]"
-    )
+    verdict, words = page.locator("body").get_attribute("data-verdict"), page.locator("#verdict").inner_text()
     if verdict != "ok":
         return verdict, words
     path = page.locator('.artifex svg [id$="-advantages"] path').first

@@ -19,6 +19,7 @@ from pathlib import Path
 from queue import Empty
 
 from artifex_rl.lab.doctor.finding import Finding, pip_command, python_command
+from artifex_rl.lab.doctor.machine import specified
 
 KERNEL = "python3"
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -125,11 +126,11 @@ def check_subshells() -> Finding:
     except RuntimeError as error:
         return Finding("failed", str(error), needed, "see the check “kernel”")
     if not answered:
-        from artifex_rl.lab.doctor.machine import requirements
-
-        names = [f"{r.name}{r.specifier}" for r in requirements() if r.name in ("ipykernel", "jupyterlab")]
         return Finding(
-            "warning", f"{found}: sliders of a live panel wait until the cell ends", needed, pip_command(*names)
+            "warning",
+            f"{found}: sliders of a live panel wait until the cell ends",
+            needed,
+            pip_command(*specified(["ipykernel", "jupyterlab"])),
         )
     return Finding("ok", f"{found}: answers beside a cell that runs", needed)
 

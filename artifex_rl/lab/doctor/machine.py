@@ -7,7 +7,7 @@ import platform
 import shlex
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 
@@ -52,6 +52,14 @@ def requirements(project: str = PROJECT, extras: tuple[str, ...] = (EXTRA,)) -> 
             yield requirement
 
 
+def specified(names: Iterable[str]) -> list[str]:
+    """These packages with the versions that the course asks for, as pip reads them."""
+    from packaging.utils import canonicalize_name
+
+    wanted = {canonicalize_name(name) for name in names}
+    return [f"{r.name}{r.specifier}" for r in requirements() if canonicalize_name(r.name) in wanted]
+
+
 def check_packages() -> Finding:
     """Each is imported, too: a package may be there, and broken by its neighbours."""
     modules = _modules()
@@ -73,11 +81,9 @@ def check_packages() -> Finding:
             reasons.append(f"{requirement.name} cannot be imported ({type(error).__name__}: {error})")
             bad.append(requirement)
     if bad:
-        names = [f"{requirement.name}{requirement.specifier}" for requirement in bad]
-        return Finding("failed", "; ".join(reasons), needed, pip_command(*names))
-    return Finding(
-        "ok", f"all {len(wanted)} at the versions asked for, such as jax {metadata.version('jax')}", needed
-    )
+        return Finding("failed", "; ".join(reasons), needed, pip_command(*specified(r.name for r in bad)))
+    found = f"all {len(wanted)} at the versions asked for, such as jax {metadata.version('jax')}"
+    return Finding("ok", found, needed)
 
 
 def _modules() -> dict[str, list[str]]:
@@ -187,9 +193,8 @@ def check_data() -> Finding:
             except Exception as error:  # another package, another way to fail
                 broken[name] = f"{type(error).__name__}: {error}"
     if broken:
-        names = [f"{r.name}{r.specifier}" for r in requirements() if r.name in broken]
         reasons = "; ".join(f"{name} ({reason})" for name, reason in broken.items())
-        return Finding("failed", f"cannot be loaded: {reasons}", needed, pip_command(*names))
+        return Finding("failed", f"cannot be loaded: {reasons}", needed, pip_command(*specified(broken)))
     others = [name for name, text in loaded.items() if expected["loaded"][name] != text]
     if others:
         return Finding(
