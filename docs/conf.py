@@ -24,10 +24,12 @@ extensions = [
     "sphinx_design",
     # Ours, in extensions/:
     "course_notebooks",
+    "course_gallery",
     "api_pages",
     "source_pages",
     "glossary_links",
     "local_mathjax",
+    "accessible_pages",
 ]
 
 # What is read
@@ -53,6 +55,7 @@ html_css_files = ["course.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
+html_domain_indices = False
 html_last_updated_fmt = None  # the same sources give the same pages
 templates_path = []
 copybutton_exclude = ".linenos, .gp, .go"
