@@ -55,6 +55,8 @@ def _as_html(data: dict, models: dict, name: str) -> str:
         raise ValueError(f"{name}: got a widget view without state, needs one stored by artifex_rl.lab.execute")
     state = _with_buffers(model)
     if not state.get("_grid"):
+        # The output says what a panel was when its cell ran; its picture was taken in the end, and has words of then.
+        data = {**data, "text/plain": state.get("_frame", {}).get("text") or data["text/plain"]}
         return f'<figure class="artifex-still">{_image(data)}<figcaption>{NEEDS_KERNEL}</figcaption></figure>'
     knobs = {control["name"]: state[control["name"]] for control in state["_figure"]["controls"]}
     frames = {key: state[key] for key in ("_figure", "_strips", "_grid")}
