@@ -140,6 +140,13 @@ def test_no_pyplot_state(path):
 
 
 @notebooks
+def test_a_collapsed_part_ends_with_an_empty_line(path):
+    """Else what follows it is not Markdown, and a heading no heading."""
+    sources = [(cell.id, cell.source) for cell in read(path).cells if cell.cell_type == "markdown"]
+    assert [name for name, source in sources if re.search(r"</details>[ \t]*\n(?!\n|$)", source)] == []
+
+
+@notebooks
 def test_no_cell_ends_in_a_bare_value(path):
     """A repr changes with the library's version; what is worth showing is printed."""
     results = [(name, output.data) for name, output in outputs(path) if output.output_type == "execute_result"]
