@@ -104,8 +104,8 @@ except ImportError as error:
 
 def test_the_extra_all_is_all_that_a_user_or_developer_asks_for():
     extras = PROJECT["optional-dependencies"]
-    assert set(extras) == {"lab", "data", "test", "wandb", "tensorboard", "envs", "binder", "all"}
-    assert extras["all"] == ["artifex_rl[lab,envs,wandb,tensorboard,test]"]
+    assert set(extras) == {"lab", "data", "site", "test", "wandb", "tensorboard", "envs", "binder", "all"}
+    assert extras["all"] == ["artifex_rl[lab,envs,site,wandb,tensorboard,test]"]
 
 
 # README
