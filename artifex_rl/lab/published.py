@@ -6,15 +6,14 @@ its style and its curves over all sliders (`artifex_rl.lab.execute`), which is a
 
 from __future__ import annotations
 
-import base64
 import copy
 import html
-from typing import Any
 
 from nbformat import NotebookNode
 
-from artifex_rl.lab.execute import STATE, VIEW
+from artifex_rl.lab.execute import VIEW
 from artifex_rl.lab.page import fragment
+from artifex_rl.lab.stored import sentence, stored_widgets
 
 #: Said beside the picture of a widget that is nothing without a kernel: a panel that trains.
 NEEDS_KERNEL = "This panel trains while you watch and steer. That needs a kernel: open the notebook in JupyterLab."
@@ -32,7 +31,7 @@ def publish(notebook: NotebookNode) -> NotebookNode:
     Raises:
         ValueError: a widget has no stored state, or a picture has no alternative text; the message names the cell.
     """
-    models = notebook.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
+    widgets = stored_widgets(notebook)
     published = copy.deepcopy(notebook)
     published.metadata.pop("widgets", None)
     for cell in published.cells:
@@ -42,40 +41,25 @@ def publish(notebook: NotebookNode) -> NotebookNode:
                 continue
             if not data.get("text/plain", "").strip():
                 raise ValueError(f"{cell.id}: got a picture without text/plain, needs a sentence on what it shows")
-            output.data = NotebookNode({"text/html": _as_html(data, models, name=f"{cell.id}-{k}")})
+            output.data = NotebookNode({"text/html": _as_html(data, widgets, name=f"{cell.id}-{k}")})
             output.metadata = NotebookNode()
     return published
 
 
-def _as_html(data: dict, models: dict, name: str) -> str:
+def _as_html(data: dict, widgets: dict, name: str) -> str:
+    image = _image(data, alt=sentence(data, widgets))
     if VIEW not in data:
-        return _image(data)
-    model = models.get(data[VIEW]["model_id"])
-    if model is None:
+        return image
+    state = widgets.get(data[VIEW]["model_id"])
+    if state is None:
         raise ValueError(f"{name}: got a widget view without state, needs one stored by artifex_rl.lab.execute")
-    state = _with_buffers(model)
     if not state.get("_grid"):
-        # The output says what a panel was when its cell ran; its picture was taken in the end, and has words of then.
-        data = {**data, "text/plain": state.get("_frame", {}).get("text") or data["text/plain"]}
-        return f'<figure class="artifex-still">{_image(data)}<figcaption>{NEEDS_KERNEL}</figcaption></figure>'
+        return f'<figure class="artifex-still">{image}<figcaption>{NEEDS_KERNEL}</figcaption></figure>'
     knobs = {control["name"]: state[control["name"]] for control in state["_figure"]["controls"]}
     frames = {key: state[key] for key in ("_figure", "_strips", "_grid")}
-    return fragment(state["_esm"], state["_css"], {**knobs, **frames}, fallback=_image(data), name=name)
+    return fragment(state["_esm"], state["_css"], {**knobs, **frames}, fallback=image, name=name)
 
 
-def _image(data: dict) -> str:
-    alt = html.escape(" ".join(data["text/plain"].split()))
+def _image(data: dict, alt: str) -> str:
     png = "".join(data["image/png"].split())
-    return f'<img alt="{alt}" src="data:image/png;base64,{png}">'
-
-
-def _with_buffers(model: dict) -> dict[str, Any]:
-    """The state of a stored widget, its binary parts put back where they were."""
-    state = copy.deepcopy(model["state"])
-    for buffer in model.get("buffers", []):
-        *path, last = buffer["path"]
-        place = state
-        for key in path:
-            place = place[key]
-        place[last] = base64.b64decode(buffer["data"])
-    return state
+    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{png}">'

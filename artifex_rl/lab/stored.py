@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,13 +12,23 @@ from nbformat import NotebookNode
 
 from artifex_rl.lab.execute import STATE, VIEW
 from artifex_rl.lab.frames import GAP, UNIT, Knobs, unpack
-from artifex_rl.lab.published import _with_buffers
 
 
 def stored_widgets(notebook: NotebookNode) -> dict[str, dict[str, Any]]:
     """The states of a notebook's explorers and panels, by the id of their model, binary parts in their places."""
     models = notebook.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
     return {name: _with_buffers(model) for name, model in models.items() if model["model_name"] == "AnyModel"}
+
+
+def _with_buffers(model: dict[str, Any]) -> dict[str, Any]:
+    state = copy.deepcopy(model["state"])
+    for buffer in model.get("buffers", []):
+        *path, last = buffer["path"]
+        place = state
+        for key in path:
+            place = place[key]
+        place[last] = base64.b64decode(buffer["data"])
+    return state
 
 
 def sentence(data: dict[str, Any], widgets: dict[str, dict[str, Any]]) -> str:
