@@ -1,9 +1,12 @@
 """Where the course is, how a learner gets a copy of their own, and why its widgets live when it is opened.
 
+`python -m artifex_rl.lab.course FOLDER` copies and trusts it and opens nothing: for a hub, when a server starts.
+
 In a checkout the course is the repository's `notebooks/` and is opened in place. An installed wheel carries the
 notebooks inside the package, where nobody should edit them, so they are copied out first.
 """
 
+import argparse
 import hashlib
 import json
 import shutil
@@ -96,3 +99,19 @@ def trust(files: Iterable[Path]) -> None:
 
 def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        "python -m artifex_rl.lab.course",
+        description="Copy the course, never over what a learner changed, and trust what was copied.",
+    )
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(COPY), help=f"default: ./{COPY}")
+    folder = parser.parse_args(arguments).folder
+    current, kept = copy_course(find_course()[0], folder)
+    trust(current)
+    print(f"{len(current)} files are current in {folder}, {len(kept)} kept as they were changed")
+
+
+if __name__ == "__main__":
+    main()
