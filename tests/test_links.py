@@ -29,6 +29,7 @@ HOSTS = {
     "joschu.net",
     "jupyter.org",
     "mybinder.org",
+    "mybinder.readthedocs.io",
     "openmoji.org",
     "openreview.net",
     "optax.readthedocs.io",
@@ -38,6 +39,7 @@ HOSTS = {
     "spinningup.openai.com",
     "tljh.jupyter.org",
     "www.jmlr.org",
+    "z2jh.jupyter.org",
 }
 WITHOUT_TLS = {"joschu.net"}
 ARXIV = re.compile(r"\d{4}\.\d{4,5}(v\d+)?")

@@ -1,4 +1,4 @@
-"""The workshop kit keeps its promises: plans add up, what they name exists, and the limits rest on what was measured."""
+"""The workshop kit: plans add up, what they name exists, and the limits rest on what was measured."""
 
 import re
 from functools import cache
@@ -42,6 +42,11 @@ def rows(plan: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
+def noted(number: str, sections: list[str]) -> list[int]:
+    """The minutes that the notes of these sections ask for."""
+    return [cell.metadata.get("teaching", {}).get("minutes", 0) for at, cell in cells(number) if at in sections]
+
+
 def exercise(number: str, title: str) -> nbformat.NotebookNode:
     (found,) = [cell for _, cell in cells(number) if f"**{title}**" in cell.source]
     return found
@@ -77,7 +82,7 @@ def test_every_row_but_a_break_names_a_section_and_gives_it_the_time_that_its_no
         if named:
             asked = [exercise(number, title).metadata.teaching.minutes for title in named]
         else:
-            asked = [cell.metadata.get("teaching", {}).get("minutes", 0) for at, cell in cells(number) if at == section]
+            asked = noted(number, [section])
         assert sum(asked) <= int(minutes), f"{plan}, {start}: {section} asks for {sum(asked)} minutes"
 
 
@@ -103,7 +108,7 @@ def test_alternatives_take_as_long_as_is_said():
     for number, minutes in re.findall(r"take (0\d) in the place of 03:(?:.|\n)*?take (\d\d)\b", text):
         paragraph = re.search(rf"take {number} in the place of 03:(?:.|\n)*?\n\n", text)[0].replace("\n", " ")
         named = [name for at, name in NAME.findall(paragraph) if at == number]
-        asked = [cell.metadata.get("teaching", {}).get("minutes", 0) for at, cell in cells(number) if at in named]
+        asked = noted(number, named)
         assert len(named) == 3 and sum(asked) == int(minutes)
 
 
@@ -150,7 +155,7 @@ def test_the_configuration_of_a_hub_is_yaml_and_has_room_for_what_was_measured()
     assert culling["cull_connected"] is False and culling["cull_busy"] is False
 
 
-def test_the_command_that_a_hub_runs_hands_out_trusted_notebooks_and_keeps_what_was_changed(tmp_path, monkeypatch, capsys):
+def test_the_command_that_a_hub_runs_trusts_what_it_copies_and_keeps_what_was_changed(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
     folder = tmp_path / "artifex_rl_course"
     hand_out([str(folder)])
