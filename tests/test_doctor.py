@@ -18,6 +18,7 @@ from artifex_rl.lab import course, resources
 from artifex_rl.lab.doctor import CHECKS, Examination, Finding, as_text, examine, kernels, machine
 from artifex_rl.lab.doctor import browser as browsers
 from artifex_rl.lab.doctor.__main__ import main
+from artifex_rl.lab.doctor.finding import pip_command
 
 GIGABYTE = 2**30
 
@@ -95,6 +96,12 @@ def test_some_checks_alone(monkeypatch, capsys):
         list(examine(["three"]))
     with pytest.raises(SystemExit):
         main(["--only", "three"])
+
+
+@pytest.mark.parametrize(("windows", "quoted"), [(True, '"jax>=0.6"'), (False, "'jax>=0.6'")])
+def test_a_command_can_be_pasted_into_the_shell_of_the_system(monkeypatch, windows, quoted):
+    monkeypatch.setattr("artifex_rl.lab.doctor.finding.WINDOWS", windows)
+    assert pip_command("jax>=0.6", "flax") == f"{sys.executable} -m pip install --upgrade {quoted} flax"
 
 
 # The machine

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 import sys
 from dataclasses import dataclass
 
+#: There a shell knows double quotes alone, and takes the > of "jax>=0.6" for an output file without them.
+WINDOWS = os.name == "nt"
 STATUSES = ("ok", "warning", "failed")
 
 
@@ -37,7 +41,10 @@ class Finding:
 
 def python_command(*arguments: str) -> str:
     """A command line for this very Python: that of another environment is half of all trouble."""
-    return shlex.join([sys.executable, *arguments])
+    words = [sys.executable, *arguments]
+    if WINDOWS:
+        return " ".join(f'"{word}"' if re.search(r"[\s<>&|^'()]", word) else word for word in words)
+    return shlex.join(words)
 
 
 def pip_command(*requirements: str) -> str:
