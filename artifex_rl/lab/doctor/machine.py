@@ -16,7 +16,7 @@ from artifex_rl.lab.doctor.finding import Finding, pip_command, python_command
 PROJECT, EXTRA = "artifex_rl", "lab"
 #: Bytes: what the greediest notebook's kernel takes at its peak, and what one learner's server and kernel take
 #: together with some air. Measured by benchmarks/start_up.py.
-KERNEL_BYTES, LEARNER_BYTES = 1 * 2**30, 3 * 2**29
+KERNEL_BYTES, LEARNER_BYTES = 1100 * 2**20, 3 * 2**29
 #: Seconds after which compiling one small function says that the machine is too slow for a class.
 SLOW_COMPILATION = 20
 
