@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
+import contextlib
+import io
 import json
 import re
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -14,8 +19,11 @@ import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from artifex_rl.lab.checks import check
+from artifex_rl.lab.checks import Choice, Number, check, registered
 from artifex_rl.lab.editions import build, main, student_edition, teacher_edition
+from artifex_rl.lab.exercise import Exercise
+from artifex_rl.lab.expected_mistakes import _mistakes, expected_mistakes, source_of
+from artifex_rl.lab.lesson_plan import agenda, pieces, sections
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -28,6 +36,12 @@ def read(path: Path) -> nbformat.NotebookNode:
 
 def is_solution(cell) -> bool:
     return "solution" in cell.metadata.get("tags", [])
+
+
+@cache
+def teacher_of(path: Path) -> nbformat.NotebookNode:
+    """Once, for each wrong answer in it is really checked."""
+    return teacher_edition(read(path))
 
 
 def lines(cells) -> Counter:
@@ -132,12 +146,123 @@ def test_a_solution_in_code_goes_with_its_output():
     assert "secret" in json.dumps(teacher_edition(lesson()))
 
 
-# The teacher edition
+@notebooks
+def test_no_mistake_and_no_answer_of_a_quiz_is_told(path):
+    text = " ".join("\n".join(cell.source for cell in student_edition(read(path)).cells).split())
+    for made in registered().values():
+        told = list(made.explanations.values()) if isinstance(made, Choice) else [hint for _, hint in made.mistakes]
+        assert not [hint for hint in told if " ".join(hint.split()) in text]
+    assert "Expected mistakes" not in text and "expected_mistakes" not in text
+
+
+# Minutes and notes
+
+
+def stated(path: Path) -> int:
+    head = read(path).cells[0].source
+    return 15 if "A quarter of an hour." in head else int(re.search(r"\*\*Time\*\* about (\d+) minutes", head)[1])
 
 
 @notebooks
+def test_the_minutes_of_the_sections_are_those_that_the_head_states(path):
+    assert sum(section.minutes for section in sections(read(path).cells)) == stated(path)
+
+
+@notebooks
+def test_every_section_and_every_exercise_has_minutes_and_a_note(path):
+    cells = read(path).cells
+    for section in sections(cells):
+        assert section.minutes and section.notes, section.title
+        assert all(len(note.split()) >= 6 for note in section.notes), section.notes
+    boxes = [cell for cell in cells if "exercise" in cell.metadata.get("tags", []) and cell.cell_type == "markdown"]
+    for box in boxes:
+        assert box.metadata["teaching"]["minutes"] == int(re.search(r"·  (\d+) minutes  ·", box.source)[1]), box.id
+        assert box.metadata["teaching"]["note"]
+
+
+def test_no_note_is_used_twice():
+    notes = [note for path in PATHS for section in sections(read(path).cells) for note in section.notes]
+    assert not [note for note, times in Counter(notes).items() if times > 1]
+
+
+def test_an_agenda_adds_up():
+    cells = [
+        new_markdown_cell(text, id=f"cell-{i}") for i, text in enumerate(["# A", "x\n\n## B | C", "> box", "## D"])
+    ]
+    for cell, minutes in zip(cells, (2, 5, 8, 1), strict=True):
+        cell.metadata["teaching"] = {"minutes": minutes}
+    cells[2].metadata["tags"] = ["exercise"]
+    assert agenda(sections(cells)).splitlines()[2:] == [
+        "| Opening | 2 | 2 |",
+        r"| B \| C (exercises: 8) | 13 | 15 |",
+        "| D | 1 | 16 |",
+    ]
+    assert list(pieces("a\n## b\n```\n## c\n```", "## ")) == ["a", "## b\n```\n## c\n```"]
+
+
+# Expected mistakes
+
+
+@pytest.mark.parametrize("name", ["n_step_advantages", "kept"])
+def test_the_teacher_reads_what_the_checker_says_to_each_mistake(name):
+    made = check(name)
+    text = expected_mistakes(made.stub)
+    rows = [row.split(" | ") for row in re.findall(r"^\| \d.*", text, re.MULTILINE)]
+    assert len(rows) == len(made.mistakes)
+    for (_, said, hinted), (wrong, _) in zip(rows, made.mistakes, strict=True):
+        verdict = made.verdict(wrong)
+        assert verdict.startswith(said.replace("\\", "")) and said.startswith("✗ ")
+        assert verdict.endswith("Hint: " + hinted.removesuffix(" |").replace("\\", ""))
+    assert _mistakes(made) == _mistakes(made) == text
+
+
+def test_a_hint_that_is_not_given_is_not_printed():
+    """The words are the checker's: a wrong function that is right after all is shown as right."""
+    made = check("kept")
+    fine = Exercise(**{**vars(made), "mistakes": ((made.reference, "this will never be said"),)})
+    assert "this will never be said" not in _mistakes(fine) and "✓ right." in _mistakes(fine)
+
+
+def test_every_wrong_function_has_a_source_that_runs_as_python():
+    for name, made in registered().items():
+        for wrong, _ in made.mistakes if isinstance(made, Exercise) else ():
+            (function,) = ast.parse(source_of(wrong, name)).body
+            assert isinstance(function, ast.FunctionDef)
+            assert [argument.arg for argument in function.args.args] == list(made.ladder[0]), name
+
+
+def test_quizzes_and_numbers_come_with_what_is_said_to_each_answer():
+    text = expected_mistakes('check("ppo_quiz_corner")(1)\ncheck("half_life")(2)')
+    for letter in "abc":
+        assert f"| **{letter}** | {check('ppo_quiz_corner').verdict(letter)[:8]}" in text
+    number = check("half_life")
+    assert isinstance(number, Number) and f"| {number.value:g} | ✓ right. |" in text
+    assert "✗ too low" in text and "✗ too high" in text
+    suspects = re.findall(r"\*\*Answers\*\* to `(\w+)`", expected_mistakes('check(f"ppo_{name.lower()}")(answer)'))
+    assert sorted(suspects) == ["ppo_blue", "ppo_green", "ppo_grey", "ppo_red"]
+    assert expected_mistakes("checked = 1") is None
+    with pytest.raises(ValueError, match="got 'nobody'"):
+        expected_mistakes('check("nobody")(1)')
+
+
+def test_every_check_that_a_notebook_asks_for_is_in_some_teachers_table():
+    asked = "\n".join(cell.source for path in PATHS for cell in read(path).cells if cell.cell_type == "code")
+    for name, made in registered().items():
+        if isinstance(made, Choice):
+            assert f"to `{name}`" in expected_mistakes(
+                "\n".join(
+                    line for line in asked.splitlines() if re.search(rf'check\(f?"{name.rsplit("_", 1)[0]}', line)
+                )
+            ), name
+
+
+# The teacher edition
+
+
+@pytest.mark.slow
+@notebooks
 def test_solutions_are_open_and_outputs_are_kept(path):
-    source, teacher = read(path), teacher_edition(read(path))
+    source, teacher = read(path), teacher_of(path)
     nbformat.validate(teacher)
     solved = [cell for cell in teacher.cells if is_solution(cell)]
     assert len(solved) == sum(map(is_solution, source.cells))
@@ -147,11 +272,32 @@ def test_solutions_are_open_and_outputs_are_kept(path):
     ]
 
 
+@pytest.mark.slow
+@notebooks
+def test_the_agenda_is_at_the_top_and_mistakes_stand_below_their_exercises(path):
+    source, cells = read(path), teacher_of(path).cells
+    assert cells[1].source.rstrip("|").rstrip().endswith(f"| {stated(path)}") or cells[2].source.startswith("**For")
+    places = {cell.id: i for i, cell in enumerate(cells)}
+    for cell in source.cells:
+        names = re.findall(r'\bcheck\("(\w+)"\)\(', cell.source) if cell.cell_type == "code" else []
+        for name in names:
+            told = cells[places[f"teacher-mistakes-{cell.id}"]].source
+            assert f"`{name}`" in told
+            if isinstance(check(name), Exercise):
+                assert places[f"teacher-mistakes-{cell.id}"] == places[cell.id.replace("stub", "solution")] + 1
+                flat = " ".join(told.replace("\\", "").split())
+                assert all(" ".join(hint.split()) in flat for _, hint in check(name).mistakes), name
+
+
 def test_notes_stand_above_their_cells():
     teacher = teacher_edition(lesson())
-    (i,) = [i for i, cell in enumerate(teacher.cells) if "teacher" in cell.metadata.get("tags", [])]
+    (i,) = [i for i, cell in enumerate(teacher.cells) if cell.id == "teacher-exercise-1"]
     assert teacher.cells[i].source == "> **For the teacher**  ·  8 minutes\n>\n> Let them guess first."
     assert teacher.cells[i + 1].id == "exercise-1"
+    assert [cell.id for cell in teacher.cells if "teacher" in cell.metadata.get("tags", [])] == [
+        *("teacher-agenda-title", "teacher-exercise-1", "teacher-mistakes-exercise-1-stub")
+    ]
+    assert teacher.cells[1].source.endswith("| Opening (exercises: 8) | 8 | 8 |")
 
 
 # Both
@@ -174,10 +320,12 @@ def test_building_twice_gives_the_same_bytes_and_leaves_the_source_alone(tmp_pat
     assert {path.name: path.read_bytes() for path in source.iterdir()} == before
 
 
-def test_the_course_itself_can_be_built(tmp_path):
-    written = build(NOTEBOOKS, tmp_path)
-    assert {path.relative_to(tmp_path).parts[0] for path in written} == {"student", "teacher"}
+@pytest.mark.slow
+def test_the_course_itself_gives_the_same_bytes_twice(tmp_path):
+    written, again = build(NOTEBOOKS, tmp_path / "a"), build(NOTEBOOKS, tmp_path / "b")
+    assert {path.relative_to(tmp_path / "a").parts[0] for path in written} == {"student", "teacher"}
     assert len(written) == 2 * len(PATHS)
+    assert [path.read_bytes() for path in written] == [path.read_bytes() for path in again]
     assert all(path.stat().st_size < 200_000 for path in written if path.parent.name == "student")
 
 
@@ -199,11 +347,18 @@ def test_a_solution_without_its_tag_is_refused_before_anything_is_written(tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("note", ["8 minutes", {}, {"minute": 8}])
-def test_a_note_that_would_not_be_shown_is_refused(note):
+@pytest.mark.parametrize(
+    ("note", "needs"),
+    [
+        *((note, "minutes, note, or both") for note in ("8 minutes", {}, {"minute": 8})),
+        *(({"minutes": minutes}, "a positive whole number") for minutes in (0, -1, 2.5, "8", True)),
+        *(({"note": note}, "a text") for note in ("", " ", 8, None)),
+    ],
+)
+def test_a_note_that_would_not_be_shown_is_refused(note, needs):
     careless = lesson()
     careless.cells[2].metadata["teaching"] = note
-    with pytest.raises(ValueError, match=r"teaching.*'exercise-1', needs minutes, note, or both"):
+    with pytest.raises(ValueError, match=rf"teaching.*'exercise-1', needs {needs}"):
         teacher_edition(careless)
 
 
@@ -231,19 +386,69 @@ def test_a_student_runs_it_pastes_the_solution_and_passes(tmp_path):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", [path for path in PATHS if any(map(is_solution, read(path).cells))], ids=lambda p: p.stem
 )
-def test_the_students_notebook_runs_to_its_end_with_stubs_and_with_the_solutions(path, tmp_path):
-    """The whole runs with the solutions in place; stubs with the imports alone, for nbval runs them with the rest."""
+def test_the_students_notebook_runs_to_its_end_with_stubs_and_with_the_solutions(path):
+    """Without running all of it again.
+
+    With stubs: its code cells are those of the lesson, which nbval runs. With solutions: no other cell reads a name
+    that a solution sets, so nothing else changes; and what is pasted runs with the imports of the cells before it
+    alone, and is right.
+    """
     source = read(path)
-    printed = run(pasted(source, student_edition(source)), tmp_path)
-    checked = [cell.id for cell in source.cells if cell.id.endswith("-stub")]
-    assert len(checked) == 3 and all(printed[name].endswith(": ✓ right.\n") for name in checked)
-    stubs = student_edition(source)
-    stubs.cells = [cell for cell in stubs.cells if cell.id in (*checked, "setup")]
-    assert all("not written yet" in printed for name, printed in run(stubs, tmp_path).items() if name in checked)
+    code = [cell for cell in source.cells if cell.cell_type == "code"]
+    assert [c.source for c in student_edition(source).cells if c.cell_type == "code"] == [c.source for c in code]
+    stubs = [cell for cell in code if cell.id.endswith("-stub")]
+    solutions = {cell.id: cell.source for cell in pasted(source, student_edition(source)).cells}
+    assert len(stubs) == 3 and all(solutions[cell.id] != cell.source for cell in stubs)
+
+    solved = {name for cell in stubs for name in assigned(solutions[cell.id])}
+    assert not {cell.id: found for cell in code if cell not in stubs and (found := solved & names(cell.source))}
+
+    imports: list[ast.stmt] = []
+    for cell in code:
+        tree = ast.parse(cell.source)
+        if cell in stubs:
+            scope: dict = {}
+            exec(compile(ast.Module(imports, []), cell.id, "exec"), scope)
+            # Else the notebook's own variable of that name would be found in place of the import.
+            assert not names(solutions[cell.id]) & {*rebound(code[: code.index(cell)])} & {*scope}
+            assert ": … not written yet" in printed_by(cell.source, dict(scope))
+            assert printed_by(solutions[cell.id], scope).endswith(": ✓ right.\n")
+        imports += [line for line in tree.body if isinstance(line, ast.Import | ast.ImportFrom)]
+
+
+def printed_by(source: str, scope: dict) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        exec(source, scope)
+    return said.getvalue()
+
+
+def assigned(source: str) -> set[str]:
+    """What a cell's top level defines."""
+    scope = ast.parse(source).body
+    stored = {
+        n.id for line in scope for n in ast.walk(line) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+    }
+    defined = [line.name for line in scope if isinstance(line, ast.FunctionDef | ast.ClassDef)]
+    inner = {
+        n.id
+        for line in scope
+        if isinstance(line, ast.FunctionDef | ast.ClassDef)
+        for n in ast.walk(line)
+        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+    }
+    return stored - inner | set(defined)
+
+
+def names(source: str) -> set[str]:
+    found = {n.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    return found - set(dir(builtins))
+
+
+def rebound(cells) -> set[str]:
+    return {name for cell in cells for name in assigned(cell.source)}
 
 
 @pytest.mark.slow

@@ -1,11 +1,11 @@
 """The course for a class: `python -m artifex_rl.lab.editions notebooks --out course/`.
 
 From the same notebooks come two folders. `student`: without solutions and without outputs, with the checks.
-`teacher`: solutions open, outputs kept, notes on time above the cells that have some. The same notebooks always give
-the same bytes.
+`teacher`: solutions open, outputs kept; a table of the sections and their minutes at the top, notes above the cells
+that have some, and below each exercise and quiz the wrong answers to expect with what the checker says to them. The
+same notebooks always give the same bytes. It takes about a minute: each wrong answer is really checked.
 
-A cell is a solution if "solution" is among its tags. Notes are a cell's metadata `{"teaching": {"minutes": 8,
-"note": "Let them guess first."}}`, both optional.
+A cell is a solution if "solution" is among its tags. Notes are a cell's metadata, see `artifex_rl.lab.lesson_plan`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
-SOLUTION, TEACHING = "solution", "teaching"
+from artifex_rl.lab.expected_mistakes import expected_mistakes
+from artifex_rl.lab.lesson_plan import TEACHING, agenda, sections, teaching_of
+
+SOLUTION, TEACHER = "solution", "teacher"
 LOOKS_SOLVED = re.compile(r"<summary>\s*(?:<\w+>\s*)*solution", re.IGNORECASE)
 
 
@@ -44,21 +47,33 @@ def student_edition(notebook: NotebookNode) -> NotebookNode:
 
 
 def teacher_edition(notebook: NotebookNode) -> NotebookNode:
-    """The notebook with its outputs, its solutions open, and the notes for teachers above their cells.
+    """The notebook with its outputs, its solutions open, an agenda, notes, and the mistakes to expect.
 
     Raises:
-        ValueError: as for `student_edition`, or a note is not as it should be.
+        ValueError: as for `student_edition`; or a note is not as it should be, or a cell calls an unknown check.
     """
     _check_tags(notebook)
     edition = copy.deepcopy(notebook)
     cells = []
+    mistakes = None
     for cell in edition.cells:
+        solved = _is_solution(cell)
+        if mistakes and not solved:  # they stand below the solution where there is one
+            cells.append(mistakes)
+            mistakes = None
         note = _note(cell)
         if note:
-            cells.append(new_markdown_cell(note, id=f"teacher-{cell.id}"[:64], metadata={"tags": ["teacher"]}))
-        if _is_solution(cell):
+            cells.append(_for_teachers(note, cell))
+        if solved:
             cell.source = cell.source.replace("<details>", "<details open>")
         cells.append(cell)
+        if cell.cell_type == "code":
+            wrong = expected_mistakes(cell.source)
+            mistakes = _for_teachers(wrong, cell, "mistakes-") if wrong else mistakes
+    cells += [mistakes] if mistakes else []
+    found = sections(notebook.cells)
+    if any(section.minutes for section in found):
+        cells.insert(1, _for_teachers(f"**For the teacher**\n\n{agenda(found)}", cells[0], "agenda-"))
     edition.cells = cells
     return edition
 
@@ -122,15 +137,17 @@ def _check_tags(notebook: NotebookNode) -> None:
 
 def _note(cell: NotebookNode) -> str | None:
     """What a teacher should know before the cell, as Markdown."""
-    note = cell.metadata.get(TEACHING)
-    if note is None:
+    teaching = teaching_of(cell)
+    if not teaching:
         return None
-    if not isinstance(note, dict) or not note or set(note) - {"minutes", "note"}:
-        raise ValueError(f"{TEACHING}: got {note!r} in the cell {cell.id!r}, needs minutes, note, or both")
     parts = ["**For the teacher**"]
-    if "minutes" in note:
-        parts.append(f"{note['minutes']} minutes")
-    return "> " + "  ·  ".join(parts) + (f"\n>\n> {note['note']}" if "note" in note else "")
+    if "minutes" in teaching:
+        parts.append(f"{teaching['minutes']} minutes")
+    return "> " + "  ·  ".join(parts) + (f"\n>\n> {teaching['note']}" if "note" in teaching else "")
+
+
+def _for_teachers(text: str, beside: NotebookNode, kind: str = "") -> NotebookNode:
+    return new_markdown_cell(text, id=f"teacher-{kind}{beside.id}"[:64], metadata={"tags": [TEACHER]})
 
 
 def main(arguments: list[str] | None = None) -> None:
