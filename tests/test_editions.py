@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import contextlib
+import dataclasses
 import io
 import json
 import re
@@ -151,6 +152,7 @@ def test_no_mistake_and_no_answer_of_a_quiz_is_told(path):
     text = " ".join("\n".join(cell.source for cell in student_edition(read(path)).cells).split())
     for made in registered().values():
         told = list(made.explanations.values()) if isinstance(made, Choice) else [hint for _, hint in made.mistakes]
+        told = [hint for hint in told if len(hint.split()) > 6]  # "β divides the reward alone" is the lesson's, too
         assert not [hint for hint in told if " ".join(hint.split()) in text]
     assert "Expected mistakes" not in text and "expected_mistakes" not in text
 
@@ -170,8 +172,13 @@ def test_the_minutes_of_the_sections_are_those_that_the_head_states(path):
 
 @notebooks
 def test_every_section_and_every_exercise_has_minutes_and_a_note(path):
+    """A section that begins and ends within one cell shares those of the next, for notes belong to cells."""
     cells = read(path).cells
+    opened = [[p for p in pieces(cell.source, "## ") if p.startswith("## ")] for cell in cells]
+    shared = [piece.splitlines()[0][3:] for found in opened for piece in found[:-1]]
     for section in sections(cells):
+        if section.title in shared:
+            continue
         assert section.minutes and section.notes, section.title
         assert all(len(note.split()) >= 6 for note in section.notes), section.notes
     boxes = [cell for cell in cells if "exercise" in cell.metadata.get("tags", []) and cell.cell_type == "markdown"]
@@ -219,16 +226,17 @@ def test_the_teacher_reads_what_the_checker_says_to_each_mistake(name):
 def test_a_hint_that_is_not_given_is_not_printed():
     """The words are the checker's: a wrong function that is right after all is shown as right."""
     made = check("kept")
-    fine = Exercise(**{**vars(made), "mistakes": ((made.reference, "this will never be said"),)})
+    fine = dataclasses.replace(made, mistakes=((made.reference, "this will never be said"),))
     assert "this will never be said" not in _mistakes(fine) and "✓ right." in _mistakes(fine)
 
 
 def test_every_wrong_function_has_a_source_that_runs_as_python():
     for name, made in registered().items():
         for wrong, _ in made.mistakes if isinstance(made, Exercise) else ():
-            (function,) = ast.parse(source_of(wrong, name)).body
-            assert isinstance(function, ast.FunctionDef)
-            assert [argument.arg for argument in function.args.args] == list(made.ladder[0]), name
+            *around, function = ast.parse(source_of(wrong, name)).body
+            assert all(isinstance(line, ast.Assign) for line in around) and isinstance(function, ast.FunctionDef)
+            taken = [argument.arg for argument in function.args.args]
+            assert function.args.vararg or len(taken) == len(made.ladder[0]), name
 
 
 def test_quizzes_and_numbers_come_with_what_is_said_to_each_answer():
@@ -245,15 +253,11 @@ def test_quizzes_and_numbers_come_with_what_is_said_to_each_answer():
         expected_mistakes('check("nobody")(1)')
 
 
-def test_every_check_that_a_notebook_asks_for_is_in_some_teachers_table():
-    asked = "\n".join(cell.source for path in PATHS for cell in read(path).cells if cell.cell_type == "code")
-    for name, made in registered().items():
-        if isinstance(made, Choice):
-            assert f"to `{name}`" in expected_mistakes(
-                "\n".join(
-                    line for line in asked.splitlines() if re.search(rf'check\(f?"{name.rsplit("_", 1)[0]}', line)
-                )
-            ), name
+def test_the_teacher_is_told_what_is_said_to_every_answer_of_every_question():
+    cells = [cell for path in PATHS for cell in read(path).cells if "quiz" in cell.metadata.get("tags", [])]
+    told = "\n".join(filter(None, (expected_mistakes(cell.source) for cell in cells)))
+    questions = {name for name, made in registered().items() if isinstance(made, Choice)}
+    assert set(re.findall(r"\*\*Answers\*\* to `(\w+)`", told)) >= questions
 
 
 # The teacher edition
@@ -389,6 +393,7 @@ def test_a_student_runs_it_pastes_the_solution_and_passes(tmp_path):
 @pytest.mark.parametrize(
     "path", [path for path in PATHS if any(map(is_solution, read(path).cells))], ids=lambda p: p.stem
 )
+@pytest.mark.slow
 def test_the_students_notebook_runs_to_its_end_with_stubs_and_with_the_solutions(path):
     """Without running all of it again.
 
@@ -443,8 +448,10 @@ def assigned(source: str) -> set[str]:
 
 
 def names(source: str) -> set[str]:
-    found = {n.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-    return found - set(dir(builtins))
+    """What a cell reads and does not set itself."""
+    found = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name)]
+    read, stored = ({n.id for n in found if isinstance(n.ctx, kind)} for kind in (ast.Load, ast.Store))
+    return read - stored - set(dir(builtins))
 
 
 def rebound(cells) -> set[str]:

@@ -13,8 +13,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from artifex_rl.lab.published import publish
 from artifex_rl.lab.lesson_plan import sections
+from artifex_rl.lab.published import publish
 from artifex_rl.lab.slide_layout import CODE_HEIGHT, LEADING, LINES, blocks, font_size, lines_of, stacks, units
 from artifex_rl.lab.slides import ASSETS, assets, build, deck, main
 

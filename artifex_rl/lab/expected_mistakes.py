@@ -101,23 +101,44 @@ def _(asked: Number) -> str:
 
 
 def source_of(function: Callable, name: str) -> str:
-    """The code of a function, a lambda as if it had been written with `def` and this name."""
+    """The code of a function, a lambda as if it had been written with `def` and this name.
+
+    What a function was made with (the variables around it) precedes it, one assignment a line.
+    """
     function = inspect.unwrap(function)
     module = inspect.getsource(sys.modules[function.__module__])
-    line, arguments = function.__code__.co_firstlineno, function.__code__.co_varnames[: function.__code__.co_argcount]
+    node = _node(function, module)
+    around = inspect.getclosurevars(function).nonlocals.items()
+    given = [f"{key} = {_written(value, module)}" for key, value in around]
+    if isinstance(node, ast.FunctionDef):
+        body = textwrap.dedent(" " * node.col_offset + ast.get_source_segment(module, node))
+    else:
+        body = f"def {name}({ast.unparse(node.args)}):\n    return {_expression(node, module)}"
+    return "\n".join([*given, body])
+
+
+def _expression(node: ast.Lambda, module: str) -> str:
+    """What a lambda returns, in brackets where it has several lines."""
+    first, *others = ast.get_source_segment(module, node.body).splitlines()
+    if not others:
+        return first
+    inner = textwrap.indent("\n".join([first, textwrap.dedent("\n".join(others))]), " " * 8)
+    return f"(\n{inner}\n    )"
+
+
+def _written(value: object, module: str) -> str:
+    if inspect.isfunction(value) and value.__name__ == "<lambda>":
+        return ast.unparse(_node(value, module))
+    return getattr(value, "__name__", repr(value))
+
+
+def _node(function: Callable, module: str) -> ast.Lambda | ast.FunctionDef:
+    code = function.__code__
     for node in ast.walk(ast.parse(module)):  # outer functions come before those inside them
-        if not isinstance(node, ast.Lambda | ast.FunctionDef) or node.lineno != line:
-            continue
-        if tuple(argument.arg for argument in node.args.args) != arguments:
-            continue
-        if isinstance(node, ast.FunctionDef):
-            return ast.get_source_segment(module, node)
-        body = ast.get_source_segment(module, node.body)
-        first, *others = body.splitlines()
-        if not others:
-            return f"def {name}({', '.join(arguments)}):\n    return {body}"
-        inner = textwrap.indent("\n".join([first, textwrap.dedent("\n".join(others))]), " " * 8)
-        return f"def {name}({', '.join(arguments)}):\n    return (\n{inner}\n    )"
+        if isinstance(node, ast.Lambda | ast.FunctionDef) and node.lineno == code.co_firstlineno:
+            arguments = [argument.arg for argument in node.args.args]
+            if arguments == list(code.co_varnames[: code.co_argcount]):
+                return node
     raise ValueError(f"function: got {function}, needs one that is written in {function.__module__}")
 
 

@@ -3,7 +3,7 @@
 A section begins at a `##` heading, wherever in a cell that stands: lessons often close a section and open the next in
 one cell. What precedes the first is the opening, under the name of the notebook. A cell's metadata
 `{"teaching": {"minutes": 8, "note": "Let them guess first."}}` belongs to the section that the cell opens, or else to
-the one that it stands in.
+the one that it stands in; a section that begins and ends within one cell has none of its own.
 """
 
 from __future__ import annotations
