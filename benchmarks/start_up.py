@@ -134,7 +134,7 @@ def main() -> None:
     for file in files:
         numbers = visit(file)
         cells = [f"{value:.1f}" for value in numbers[:2]] + [f"{value:.0f}" for value in numbers[2:]]
-        print(f"| {file.stem} | {' | '.join(cells)} |", flush=True)
+        print(f"| {file.stem[:2]} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
