@@ -13,6 +13,7 @@ each = pytest.mark.parametrize("document", documents(), ids=lambda document: doc
 
 #: Where links outside may lead. A new host is looked at once: does it last, and may a classroom's filter block it?
 HOSTS = {
+    "aclanthology.org",
     "arxiv.org",
     "colab.research.google.com",
     "creativecommons.org",
@@ -20,28 +21,34 @@ HOSTS = {
     "docs.jupyter.org",
     "docs.python.org",
     "doi.org",
+    "ericmitchell.ai",
     "flax.readthedocs.io",
     "github.com",
     "huggingface.co",
     "iclr-blog-track.github.io",
+    "icml.cc",
+    "incompleteideas.net",
     "jax.readthedocs.io",
     "jmlr.org",
     "joschu.net",
     "jupyter.org",
+    "mlanthology.org",
     "mybinder.org",
     "mybinder.readthedocs.io",
     "openmoji.org",
     "openreview.net",
     "optax.readthedocs.io",
     "papers.nips.cc",
+    "people.eecs.berkeley.edu",
     "proceedings.mlr.press",
     "proceedings.neurips.cc",
+    "projecteuclid.org",
     "spinningup.openai.com",
     "tljh.jupyter.org",
     "www.jmlr.org",
     "z2jh.jupyter.org",
 }
-WITHOUT_TLS = {"joschu.net"}
+WITHOUT_TLS = {"incompleteideas.net", "joschu.net"}
 ARXIV = re.compile(r"\d{4}\.\d{4,5}(v\d+)?")
 DOI = re.compile(r"10\.\d{4,9}/[^\s\"<>]+[^\s\"<>.,;]")
 
