@@ -199,8 +199,8 @@ def compute_value_loss(
     Raises:
         ValueError: `clip_param` comes without `old_values` or the reverse, or a shape does not fit.
 
-    Reference: Engstrom et al. (2020), *Implementation Matters in Deep Policy Gradients*, arXiv:2005.12729, section 3; the factor ½
-    as in OpenAI baselines.
+    Reference: Engstrom et al. (2020), *Implementation Matters in Deep Policy Gradients*, arXiv:2005.12729, section 3;
+    the factor ½ as in OpenAI baselines.
     """
     if (old_values is None) != (clip_param is None):
         missing = "old_values" if old_values is None else "clip_param"
