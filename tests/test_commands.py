@@ -1,8 +1,8 @@
 """Commands and code that README and the documentation show can be typed as they stand.
 
 README's `open` and `test` blocks and its Python are run by CI as written, and so are the pages, editions and site
-that other commands make. Here every command that is shown anywhere is taken apart: its module, script, options, extras and
-files are there.
+that other commands make. Here every command that is shown anywhere is taken apart: its module, script, options,
+extras and files are there.
 """
 
 from __future__ import annotations

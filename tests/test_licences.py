@@ -93,7 +93,7 @@ def test_packages_that_bring_data_have_the_licence_that_readme_says(extra):
 
 def test_nothing_of_others_lies_in_the_tree_unnamed():
     """Fonts, minified scripts, pictures: what is vendored has a licence that must be named."""
-    ours = {".py", ".md", ".js", ".css", ".ipynb", ".bib", ".json", ".typed", ".pyc"}
+    ours = {".py", ".md", ".j2", ".js", ".css", ".ipynb", ".bib", ".json", ".typed", ".pyc"}
     known = {*data_files(), "explorer.gif", "explorer.png"}  # the last two are made by docs/picture.py
     for folder in ("artifex_rl", "docs", "benchmarks"):
         for path in (ROOT / folder).rglob("*"):
