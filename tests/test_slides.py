@@ -217,6 +217,9 @@ def test_a_short_list_is_not_torn_from_its_paragraph_and_a_long_one_may_be():
 def test_code_is_as_large_as_its_lines_and_its_width_allow():
     assert font_size("x") > font_size("x" * 100) > font_size("x" * 116)
     assert font_size("x\n" * 20) > font_size("x\n" * 40)
+    wide = new_code_cell("print(x)", id="wide", outputs=[new_output("stream", text=f"{prose(40)}\n")])
+    (stack,) = laid_out(wide)
+    assert f"* {font_size('x'):.2f})" in stack.slides[1].html and prose(40) in stack.slides[1].html
     assert 40 * LEADING * font_size("x\n" * 40) <= CODE_HEIGHT
 
 

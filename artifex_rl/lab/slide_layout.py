@@ -11,6 +11,7 @@ import html
 import itertools
 import math
 import re
+import textwrap
 from dataclasses import dataclass, field
 
 from nbconvert.filters import Highlight2HTML, ansi2html
@@ -23,6 +24,7 @@ from artifex_rl.lab.lesson_plan import FENCE, pieces, teaching_of
 LINES, LINE, CODE_HEIGHT, CODE_WIDTH = 15.5, 82, 78, 152
 LARGEST, SMALLEST, LEADING, ADVANCE = 2.8, 1.6, 1.32, 0.603
 FOLDED, TOGETHER = 1.9, 11.5  # lines of a folded block; of a list that is not torn apart
+PRINTED = 90  # characters of a printed line before it is wrapped
 ITEM = re.compile(r"([-*]|\d+\.) ")
 
 
@@ -125,6 +127,7 @@ def _code_slides(cell: NotebookNode) -> list[Slide]:
         return [Slide("figure-slide", picture) for picture in pictures]
     if not said:
         return [Slide("prose-slide", _folded(f"Code: {_about(cell.source)}", code), lines=FOLDED)]
+    printed = "\n".join(textwrap.fill(line, PRINTED) for line in printed.splitlines())  # as the page wraps it
     together = font_size(f"{cell.source}\n\n{printed}")
     if together >= SMALLEST:
         return [Slide("code-slide", _sized(together, code + said))]
