@@ -178,14 +178,16 @@ def test_a_picture_has_a_slide_to_itself_and_its_code_is_folded():
 
 
 def test_code_that_prints_is_shown_with_what_it_prints_and_code_that_shows_nothing_is_folded():
-    prints = new_code_cell("print(1)", id="prints", outputs=[new_output("stream", text="1\n")])
+    two = [new_output("stream", text="one\n"), new_output("stream", name="stderr", text="two\n")]
+    prints = new_code_cell("print(1)", id="prints", outputs=two)
     long = new_code_cell("x = 1\n" * 40 + "print(x)", id="long", outputs=[new_output("stream", text="1\n")])
     silent = new_code_cell("def helper():\n    return 1", id="silent")
     (stack,) = laid_out(prints, long, silent)
     assert [slide.kind for slide in stack.slides] == [
         *("prose-slide", "code-slide", "code-slide", "code-slide", "prose-slide")
     ]
-    assert "printed" in stack.slides[1].html and "printed" not in stack.slides[2].html
+    assert re.search(r'class="printed"><pre>one\ntwo</pre>', stack.slides[1].html)
+    assert "printed" not in stack.slides[2].html
     assert "<details><summary>Code: helper</summary>" in stack.slides[4].html
 
 
