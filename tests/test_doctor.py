@@ -354,7 +354,7 @@ def test_a_course_that_is_not_there(monkeypatch):
 @pytest.mark.slow
 def test_a_kernel_draws_an_explorer():
     finding = kernels.check_kernel()
-    assert finding.status == "ok", finding
+    assert finding.status != "failed", finding  # a busy machine is a warning
     assert "an explorer after" in finding.found
 
 
@@ -463,7 +463,7 @@ def test_jupyterlab_starts_and_one_that_does_not_tells_why(monkeypatch):
     port = kernels.free_port(range(45000, 45100))
     monkeypatch.setattr(kernels, "free_port", lambda: port)
     finding = kernels.check_server()
-    assert finding.status == "ok" and finding.found.startswith(f"port {port}, JupyterLab "), finding
+    assert finding.status != "failed" and finding.found.startswith(f"port {port}, JupyterLab "), finding
     with socket.socket() as taken:  # it has ended: the port is free
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", port))
@@ -573,7 +573,9 @@ def test_this_machine_is_examined_within_a_minute():
     run = subprocess.run([sys.executable, "-m", "artifex_rl.lab.doctor", "--json"], capture_output=True, text=True)
     report = json.loads(run.stdout)
     assert [check["name"] for check in report["checks"]] == list(CHECKS)
-    faults = [check for check in report["checks"] if check["status"] != "ok" and check["name"] != "notebooks"]
-    assert run.returncode == 0 and report["ok"] and not faults, (faults, run.stderr)
+    status = {check["name"]: check["status"] for check in report["checks"]}
+    assert run.returncode == 0 and report["ok"] and "failed" not in status.values(), (run.stdout, run.stderr)
+    # The rest may warn: of notebooks that this user did not trust, and of a machine that is busy.
+    assert {status[name] for name in ("python", "packages", "data", "subshells", "browser")} == {"ok"}, run.stdout
     assert report["seconds"] < 60
     assert "the curve followed" in report["checks"][-1]["found"]
