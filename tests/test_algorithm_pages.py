@@ -13,6 +13,7 @@ import pytest
 from flax import nnx
 
 import artifex_rl
+from artifex_rl import models, trainers
 from artifex_rl.rl.batches import one_step_batch
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +33,12 @@ CONFIGS = {
     "ppo": (artifex_rl.PPOConfig, 25),
     "grpo": (artifex_rl.GRPOConfig, 15),
     "dpo": (artifex_rl.DPOConfig, 15),
+    "vae": (trainers.VAEConfig, 10),
+    "gan": (trainers.GANConfig, 10),
+    "diffusion": (trainers.DiffusionConfig, 10),
+    "flow": (trainers.FlowConfig, 10),
+    "energy": (trainers.EnergyConfig, 10),
+    "autoregressive": (trainers.AutoregressiveConfig, 10),
 }
 each = pytest.mark.parametrize("page", CONFIGS)
 RANGE = re.compile(r"(?P<open>[\[(])(?P<low>[\d.]+), (?P<high>[\d.]+)(?P<close>[\])])|(?P<sign>[>≥]) (?P<end>[\d.]+)")
@@ -97,6 +104,9 @@ def test_what_a_range_allows_the_config_takes_and_nothing_beyond(page):
                 config(**{name: "?"})
             assert choices == re.findall(r"'(\w+)'", str(refused.value).partition("needs")[2]), name
             continue
+        if allowed.startswith("any number"):
+            assert takes(name, -1e6) and takes(name, 1e6), name
+            continue
         match, step = RANGE.search(allowed), 1e-6 if real[name] else 1
         assert match, f"{name}: {allowed}"
         number = type(step)
@@ -136,43 +146,60 @@ def policy(critic: bool = False):
     return Policy()
 
 
-def traced_metrics(trainer: artifex_rl.Trainer, batch: dict) -> set[str]:
+def adam(model: nnx.Module) -> nnx.Optimizer:
+    return nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)
+
+
+def metrics_of(trainer: artifex_rl.Trainer, batch: dict) -> set[str]:
     """Names of what one `train_step` returns."""
     batch = trainer.prepare(batch)
     step = jax.eval_shape(lambda: trainer.pure_step(trainer.state, batch, jax.random.key(0), trainer.config))
     return {*step[1]}
 
 
-def rl_metrics(page: str) -> set[str]:
-    """Of all the options together that add a metric."""
-    rows = np.ones((4, 2), np.float32)
-    actions, zeros = np.arange(4) % 3, np.zeros(4, np.float32)
-    names = set()
+def runs(page: str) -> list[tuple[artifex_rl.Trainer, dict]]:
+    """Trainers and batches that show together every metric that there is, but for the exact KL's."""
+    actions, zeros, points = np.arange(4) % 3, np.zeros(4, np.float32), np.ones((4, 2), np.float32)
+    rngs, (config, _) = nnx.Rngs(0), CONFIGS[page]
+    steps = one_step_batch(points, actions, zeros, zeros, zeros)
+    if page == "ppo":
+        model = policy(critic=True)
+        return [(artifex_rl.PPOTrainer(model, adam(model)), steps)]
+    steps |= {"ref_log_probs": zeros}
+    if page == "reinforce":
+        model = policy(critic=True)
+        return [(artifex_rl.REINFORCETrainer(model, adam(model), config(baseline="value")), steps)]
+    if page == "grpo":
+        kinds, model = ("k1", "k2", "k3"), policy()
+        return [(artifex_rl.GRPOTrainer(model, adam(model), config(kl_estimator=kind)), steps) for kind in kinds]
     if page == "dpo":
-        pairs = {"observations": rows, "chosen": actions, "rejected": actions[::-1].copy()}
-        pairs |= {"ref_chosen_log_probs": zeros, "ref_rejected_log_probs": zeros}
-        tried = [(artifex_rl.DPOConfig(), pairs)]
-    elif page == "ppo":
-        tried = [(artifex_rl.PPOConfig(), one_step_batch(rows, actions, zeros, zeros, zeros))]
-    else:
-        batch = one_step_batch(rows, actions, zeros, zeros) | {"ref_log_probs": zeros}
-        if page == "reinforce":
-            tried = [(artifex_rl.REINFORCEConfig(baseline="value"), batch)]
-        else:
-            kinds = ("k1", "k2", "k3")
-            tried = [(artifex_rl.GRPOConfig(kl_estimator=kind), batch) for kind in kinds]
-    for config, batch in tried:
-        model = policy(critic=page in ("ppo", "reinforce"))
-        trainer_class = getattr(artifex_rl, type(config).__name__.replace("Config", "Trainer"))
-        trainer = trainer_class(model, nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param), config)
-        names |= traced_metrics(trainer, batch)
-    return names
+        pairs = {"observations": points, "chosen": actions, "rejected": actions[::-1].copy()}
+        model, references = policy(), {"ref_chosen_log_probs": zeros, "ref_rejected_log_probs": zeros}
+        return [(artifex_rl.DPOTrainer(model, adam(model)), pairs | references)]
+    if page == "vae":
+        model = models.VAE((2,), 2, (4,), rngs=rngs)
+        return [(trainers.VAETrainer(model, adam(model)), {"data": points})]
+    if page == "gan":
+        model, other = models.Generator(2, (2,), (4,), rngs=rngs), models.Discriminator((2,), (4,), rngs=rngs)
+        opponent = {"discriminator": other, "discriminator_optimizer": adam(other)}
+        return [(trainers.GANTrainer(model, adam(model), **opponent), {"data": points})]
+    if page == "energy":
+        model = models.EnergyNetwork((2,), (4,), rngs=rngs)
+        made = [config(objective=objective, num_steps=2) for objective in ("pcd", "cd", "denoising", "sliced")]
+        return [(trainers.EnergyTrainer(model, adam(model), each), {"data": points}) for each in made]
+    if page == "autoregressive":
+        model = models.GRU(4, 4, rngs=rngs)
+        return [(trainers.AutoregressiveTrainer(model, adam(model)), {"tokens": np.ones((4, 3), np.int32)})]
+    model = models.Denoiser((2,), rngs=rngs)
+    kind = {"diffusion": trainers.DiffusionTrainer, "flow": trainers.FlowTrainer}[page]
+    return [(kind(model, adam(model)), {"data": points})]
 
 
-@pytest.mark.parametrize("page", ["reinforce", "ppo", "grpo", "dpo"])
+@each
 def test_every_metric_of_a_step_is_explained_and_no_other(page):
-    text, found = section(page, "Metrics"), rl_metrics(page)
+    found = set().union(*(metrics_of(trainer, batch) for trainer, batch in runs(page)))
     assert {"loss", "grad_norm"} < found
+    text = section(page, "Metrics")
     assert not [name for name in found if f"`{name}`" not in text]
     assert {*rows(page, "Metrics")} <= found, "a metric that no step returns"
 
