@@ -37,6 +37,10 @@ def pytest_configure(config: pytest.Config) -> None:
     pytest's cache for the workers beside and for the next run (`pytest --cache-clear` forgets it); kernels of
     notebooks do not read it, so that their times and memory are those of a first visit.
     """
+    if not hasattr(config, "workerinput"):  # reports of all workers reach the process that started them
+        from run_times import RunTimes
+
+        config.pluginmanager.register(RunTimes(config.rootpath))
     if "not slow" in config.option.markexpr:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
     if hasattr(config, "cache"):
