@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from documents import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from run_times import PROMISED, RunTimes, fault, promise
+from run_times import PROMISED, RunTimes, fault, free_share, promise
 
 from artifex_rl.lab.sections import headings
 
@@ -46,11 +46,11 @@ def test_the_map_of_the_course_and_readme_name_every_lesson_as_its_head_does():
         assert set(re.findall(r"\w+", label.lower())) <= title, f"{label}: it is called otherwise"
 
 
-def run(folder: Path, words: str, seconds: list[float], *, failed: int = 0) -> RunTimes:
+def run(folder: Path, words: str, seconds: list[float], *, failed: int = 0, share: float = 1.0) -> RunTimes:
     """A run of a notebook of two cells whose reports have these seconds, the last `failed` of them red."""
     cells = [new_markdown_cell(HEAD.format(words)), new_code_cell("1"), new_code_cell("2")]
     nbformat.write(new_notebook(cells=cells), folder / "01_lesson.ipynb")
-    times = RunTimes(folder)
+    times = RunTimes(folder, share=lambda: share)
     for i, duration in enumerate(seconds):
         passed = i < len(seconds) - failed
         name = f"01_lesson.ipynb::Cell {i}"
@@ -82,6 +82,13 @@ def test_a_notebook_that_does_not_take_what_it_promises_fails_the_run(tmp_path, 
     assert len(times.faults) == exit_status
 
 
+def test_what_others_take_of_the_machine_is_not_the_notebook_s_fault(tmp_path):
+    assert finish(run(tmp_path, "about one", [100.0, 100.0])) == 1
+    assert finish(run(tmp_path, "about one", [100.0, 100.0], share=0.5)) == 0
+    assert finish(run(tmp_path, "about one", [200.0, 200.0], share=0.5)) == 1
+    assert 0 < free_share() <= 1
+
+
 def test_a_run_of_some_cells_or_with_a_red_cell_measures_nothing(tmp_path):
     assert finish(run(tmp_path, "about one", [1.0])) == 0
     assert finish(run(tmp_path, "about one", [1.0, 500.0], failed=1)) == 0
@@ -92,7 +99,7 @@ def test_the_table_says_what_was_measured_and_what_is_wrong(tmp_path):
     times, lines = run(tmp_path, "about one", [20.0, 200.0]), []
     finish(times)
     times.pytest_terminal_summary(SimpleNamespace(section=lines.append, line=lambda text, **_: lines.append(text)))
-    assert lines[1] == " 226.0  01_lesson.ipynb"
+    assert lines[1] == " 226.0  226.0  01_lesson.ipynb"
     assert lines[2].startswith(
         "FAILED  01_lesson.ipynb: its head says that running every cell takes about one minute"
     )
@@ -101,7 +108,7 @@ def test_the_table_says_what_was_measured_and_what_is_wrong(tmp_path):
 
 def test_words_without_a_measure_are_refused():
     with pytest.raises(KeyError):
-        fault("takes a while", 50.0)
+        fault("takes a while", 50.0, 50.0)
     assert promise("# 01 · A lesson\n\nSome time.") is None
 
 
