@@ -25,8 +25,8 @@ function start() {
   });
 }
 
-// A formula that is too wide gets as small as it must, and text that is a little too long a little smaller; what is
-// much too long can be scrolled.
+// A formula that is too wide gets as small as it must, text that is a little too long a little smaller, and a few
+// lines larger; what is much too long can be scrolled.
 function fit() {
   const body = window.Reveal?.getCurrentSlide?.()?.querySelector(".body");
   if (!body || body.querySelector("details[open]")) return;
@@ -34,5 +34,8 @@ function fit() {
     const share = formula.clientWidth / formula.scrollWidth;
     if (share < 1) formula.style.fontSize = `${Math.floor(98 * share)}%`;
   }
+  const end = body.lastElementChild?.getBoundingClientRect().bottom ?? Infinity;
+  const sparse = end - body.getBoundingClientRect().top < 0.4 * body.clientHeight;
+  if (sparse && body.parentElement.matches(".prose-slide")) body.style.fontSize = "120%";
   for (let size = 100; size >= 70 && body.scrollHeight > body.clientHeight + 1; size -= 5) body.style.fontSize = `${size}%`;
 }
