@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -32,29 +33,45 @@ def terms(app: Sphinx) -> dict[str, tuple[str, str]]:
     }
 
 
+def find_terms(text: str, known: dict[str, tuple[str, str]]) -> Iterator[tuple[int, int, str]]:
+    """(start, end, term in small letters) of the terms in a text: the longest that fits, with a plural's s."""
+    starting: dict[str, list[str]] = {}
+    for term in sorted(known, key=len, reverse=True):
+        starting.setdefault(term[0], []).append(term)
+    small, end = text.lower(), 0
+    for word in WORD.finditer(small):  # a table of first letters, for a pattern of all terms takes minutes
+        for term in starting.get(small[word.start()], ()) if word.start() >= end else ():
+            if small.startswith(term, word.start()) and (rest := REST.match(small, word.start() + len(term))):
+                end = rest.end()
+                yield word.start(), end, term
+                break
+
+
+WORD, REST = re.compile(r"(?<![\w-])\S"), re.compile(r"(?:s|es)?(?![\w-])")
+
+
 def link_terms(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     known = terms(app)
     if docname.startswith(NOT_ON) or not known:
         return
-    words = sorted(map(re.escape, known), key=len, reverse=True)
-    pattern = re.compile(rf"(?<![\w-])({'|'.join(words)})(?:s|es)?(?![\w-])", re.IGNORECASE)
     home = app.builder.get_relative_uri(docname, GLOSSARY)
     seen: set[str] = set()
     for text in list(doctree.findall(nodes.Text)):
         if _inside(text, NOT_IN):
             continue
         parts: list[nodes.Node] = []
-        end = 0
-        for match in pattern.finditer(text):
-            anchor, written = known[match[1].lower()]
-            if anchor in seen or (written.isupper() and match[1] != written):
+        last = 0
+        for start, end, term in find_terms(text, known):
+            anchor, written = known[term]
+            found = text[start:end]
+            if anchor in seen or (written.isupper() and not found.startswith(written)):  # PPO, and not "ppo"
                 continue
             seen.add(anchor)
-            parts += [nodes.Text(text[end : match.start()])]
-            link = nodes.reference("", match[0], refuri=f"{home}#{anchor}", internal=True, classes=["glossary-term"])
-            parts, end = [*parts, link], match.end()
+            link = nodes.reference("", found, refuri=f"{home}#{anchor}", internal=True, classes=["glossary-term"])
+            parts += [nodes.Text(text[last:start]), link]
+            last = end
         if parts:
-            text.parent.replace(text, [*parts, nodes.Text(text[end:])])
+            text.parent.replace(text, [*parts, nodes.Text(text[last:])])
 
 
 def _inside(node: nodes.Node, kinds: tuple[type, ...]) -> bool:
