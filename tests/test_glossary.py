@@ -178,8 +178,11 @@ def test_every_notebook_is_led_to():
     assert min(counts.values()) >= 3, counts
 
 
-def test_the_page_leads_to_the_knobs():
-    assert "## What does … do?" in read(GLOSSARY) and "(knobs.md)" in read(GLOSSARY)
+def test_the_page_leads_to_every_paragraph_on_knobs():
+    page = read(GLOSSARY)
+    targets = re.findall(r"(?m)^\((knob-\w+)\)=$", read(GLOSSARY.with_name("knobs.md")))
+    assert "## What does … do?" in page and "(knobs.md)" in page
+    assert targets and re.findall(r"\(#(knob-\w+)\)", page) == targets
 
 
 def test_a_broken_entry_is_found():

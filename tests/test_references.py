@@ -15,6 +15,7 @@ DOI = re.compile(r"(?:doi:\s?|doi\.org/)(10\.\d{4,9}/[^\s)\];,>\"]+)", re.IGNORE
 #: Data and software are no papers; README's licences name them.
 NO_PAPERS = {"10.5281/zenodo.7199437", "10.24432/c50p49"}
 
+DATA = {"Optical Recognition of Handwritten Digits", "wordfreq"}
 #: What the notebooks call a paper that is better known by another name than its title.
 NICKNAMES = {
     "2103.00020": "CLIP",
@@ -106,6 +107,21 @@ def test_a_title_is_the_one_in_the_bibliography():
             if match[1] != NICKNAMES.get(identifier) and plain(match[1]) not in titles[identifier]:
                 wrong.append(f"{where}: {match[1]!r} for {titles[identifier]!r}")
     assert seen > 60 and not wrong
+
+
+def test_what_is_cited_by_title_and_year_alone_is_in_the_bibliography():
+    """Papers without an identifier in the text: books, workshops, what is older than the DOI."""
+    known = {plain(entry["title"]): int(entry["year"]) for entry in bibliography()}
+    seen, missing = 0, []
+    for name, text in texts():
+        for year, title in re.findall(r"[(\s](\d{4})\)?, \*([^*]+)\*", text):
+            if title in DATA or title in NICKNAMES.values():
+                continue
+            seen += 1
+            years = [known[whole] for whole in known if plain(title) in whole]
+            if not any(abs(int(year) - there) <= 2 for there in years):
+                missing.append(f"{name}: {title} ({year})")
+    assert seen > 100 and not missing
 
 
 @pytest.mark.parametrize("entry", bibliography(), ids=lambda entry: entry["key"])
