@@ -204,6 +204,13 @@ def test_every_metric_of_a_step_is_explained_and_no_other(page):
     assert {*rows(page, "Metrics")} <= found, "a metric that no step returns"
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_the_example_fits_on_the_page(page):
+    """88 letters are what a page of the site has room for; beyond, it scrolls."""
+    (example,) = re.findall(r"```python\n(.*?)```", PAGES[page], re.DOTALL)
+    assert max(map(len, example.splitlines())) <= 88
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_the_example_runs(page, capsys):
