@@ -21,7 +21,7 @@ NOT_IN = (
     nodes.topic,
 )
 #: Pages that would be all links: the reference speaks of its own names.
-NOT_ON = ("api/", "genindex", "search", GLOSSARY)
+NOT_ON = ("api/", "genindex", "search", "references", GLOSSARY)
 
 
 def terms(app: Sphinx) -> dict[str, tuple[str, str]]:
