@@ -175,7 +175,9 @@ def test_the_command_for_editions_runs_as_it_is_written(tmp_path):
     readme = next(document for document in PAGES if document.name == "README.md")
     # The decks of the line below it take a minute; test_slides makes them.
     (line,) = [line for block in blocks(readme, "sh") for line in block.splitlines() if "lab.editions" in line]
-    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+    (tmp_path / "notebooks").mkdir()  # two of them: what learners get wrong is found out anew for each exercise
+    for name in ("00_start_here.ipynb", "01_returns_and_advantages.ipynb"):
+        (tmp_path / "notebooks" / name).symlink_to(ROOT / "notebooks" / name)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     subprocess.run(
         ["bash", "-euo", "pipefail", "-c", line],
@@ -185,4 +187,4 @@ def test_the_command_for_editions_runs_as_it_is_written(tmp_path):
         timeout=120,
         capture_output=True,
     )
-    assert len(list((tmp_path / "course").rglob("*.ipynb"))) == 2 * len(list((ROOT / "notebooks").glob("*.ipynb")))
+    assert len(list((tmp_path / "course").rglob("*.ipynb"))) == 2 * 2
