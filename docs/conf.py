@@ -56,6 +56,7 @@ html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
 html_domain_indices = False
+html_show_search_summary = False  # it would fetch the pages, which a browser refuses on the disk
 html_last_updated_fmt = None  # the same sources give the same pages
 templates_path = []
 copybutton_exclude = ".linenos, .gp, .go"

@@ -85,7 +85,8 @@ def write_pages(app: Sphinx) -> None:
 
 def _module_page(module: ModuleType, found: dict[str, ModuleType]) -> str:
     name = module.__name__
-    lines = [_heading(name), f".. py:module:: {name}", "", _escaped(inspect.getdoc(module) or ""), ""]
+    # In no table of contents: a hundred modules in the navigation of every page would take most of the build.
+    lines = [":orphan:", "", _heading(name), f".. py:module:: {name}", "", _escaped(inspect.getdoc(module) or ""), ""]
     lines += [f"`Source <{_source(module)}>`__", ""]
     for thing, value in public(module).items():
         lines += [_linked(name, thing), f"   {_first_line(value)}", ""]
@@ -115,8 +116,7 @@ def _index(found: dict[str, ModuleType]) -> str:
     for floor, title in FLOORS.items():
         here = sorted(name for name in left if f"{name}.".startswith(f"{floor}."))
         left -= set(here)
-        lines += [_heading(title, "-"), ".. toctree::", "   :hidden:", ""]
-        lines += [f"   {name.removeprefix('artifex_rl.')} <{name}>" for name in here] + [""]
+        lines += [_heading(title, "-")]
         for name in here:
             lines += [f"`{name} <{name}.html>`__", f"   {_first_line(found[name])}", ""]
             if public(found[name]):
@@ -152,9 +152,10 @@ def escape_docstring(app: Sphinx, what: str, name: str, thing: object, options: 
 
 #: Types are shown by the names that the code gives them, not by what these stand for.
 WRITTEN = {
-    "Array | ndarray | bool | number | bool | int | float | complex": "ArrayLike",
-    "Array | ndarray | bool | number | int | float | complex": "ArrayLike",
-    "jaxlib._jax.Array": "Array",
+    re.compile(
+        r"~?[\w.]*\bArray \| ~?[\w.]*ndarray \| ~?[\w.]*bool_? \| ~?[\w.]*number \| bool \| int \| float \| complex"
+    ): "ArrayLike",
+    re.compile(r"~?jaxlib\._jax\.Array"): "Array",
 }
 
 
@@ -162,7 +163,7 @@ def shorten(
     app: Sphinx, what: str, name: str, thing: object, options: object, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
     for long, short in WRITTEN.items():
-        signature, returns = (text and text.replace(long, short) for text in (signature, returns))
+        signature, returns = (text and long.sub(short, text) for text in (signature, returns))
     return signature, returns
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -24,6 +25,7 @@ NOT_IN = (
 NOT_ON = ("api/", "genindex", "search", "references", GLOSSARY)
 
 
+@cache
 def terms(app: Sphinx) -> dict[str, tuple[str, str]]:
     """Where each term is explained, (anchor, as it is written), by the term in small letters."""
     return {
