@@ -16,6 +16,8 @@ def finish(app: Sphinx, page: str, template: str, context: dict, doctree: nodes.
     # Code that is wider than the page scrolls, and so keys have to reach it.
     if "body" in context:
         body = context["body"].replace("<pre>", '<pre tabindex="0">')
+        # A list's children are items; the role that docutils gives to references is out of use.
+        body = body.replace('role="doc-biblioentry"', 'role="listitem"')
         context["body"] = SIGNATURE.sub(_signature, body)
 
 
