@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -51,6 +52,39 @@ def open_page(browser, width: int, height: int) -> Iterator[Page]:
     finally:
         page.close()
     assert not [error for error in errors if "artifex" in error or "blob:" in error]
+
+
+@contextmanager
+def open_from_disk(
+    browser, file: Path, within: Path | None = None, may_ask: bool = False, **options
+) -> Iterator[Page]:
+    """A page opened from a file with the network cut. It must report no error, nor ask for anything elsewhere.
+
+    Args:
+        within: the folder that all it asks for is in; None for any place on the disk.
+        may_ask: requests that leave the disk are refused and not counted, nor the errors that report them.
+        options: of the browser's context.
+    """
+    context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
+    context.set_offline(True)
+    context.route(re.compile("^(http|ws)s?:"), lambda route: route.abort())
+    asked, said = [], []
+    page = context.new_page()
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    page.goto(file.as_uri())
+    try:
+        yield page
+    finally:
+        context.close()
+    assert asked[0] == file.as_uri()
+    if may_ask:
+        said = [line for line in said if "artifex" in line]
+    else:
+        inside = ("data:", "blob:", within.as_uri() if within else "file:")
+        assert not [url for url in asked if not url.startswith(inside)]
+    assert not said
 
 
 @contextmanager

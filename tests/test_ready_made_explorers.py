@@ -69,12 +69,13 @@ def test_strips_are_light_and_the_page_too(made, kind):
 
 @pytest.mark.slow
 @every
-def test_a_second_one_is_the_same_and_compiles_nothing(made, kind):
+def test_a_second_one_is_the_same_and_compiles_nothing(kind):
+    first = kind()  # made here: what an earlier test compiled may have been forgotten since, see conftest
     before = frames._evaluate._cache_size()
     again = kind()
-    assert frames._evaluate._cache_size() == before
-    assert again.fingerprint() == made[kind].fingerprint()
-    assert again._strips == made[kind]._strips
+    assert frames._evaluate._cache_size() == before > 0
+    assert again.fingerprint() == first.fingerprint()
+    assert again._strips == first._strips
 
 
 @pytest.mark.slow

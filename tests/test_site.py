@@ -7,13 +7,12 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from browser import assert_shows, drag, explorers, knobs, slider
+from browser import assert_shows, drag, explorers, knobs, open_from_disk, slider
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
@@ -33,25 +32,6 @@ def site(tmp_path_factory):
     built = subprocess.run([*command, ROOT / "docs", out / "site"], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     return out / "site"
-
-
-@contextmanager
-def opened(browser, file: Path, query: str = "", **options):
-    """A page opened from the disk with the network cut. It must ask for nothing elsewhere, and report no error."""
-    context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
-    context.set_offline(True)
-    asked, said = [], []
-    page = context.new_page()
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
-    page.goto(file.as_uri() + query)
-    try:
-        yield page
-    finally:
-        context.close()
-    assert not [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
-    assert not said
 
 
 class Links(HTMLParser):
@@ -138,7 +118,7 @@ def test_a_page_for_every_public_name(site):
 @pytest.mark.parametrize("name", PAGES)
 def test_every_explorer_is_alive(site, browser, name):
     """Every slider of every explorer, by key: the picture is that of the new setting."""
-    with opened(browser, site / f"{name}.html") as page:
+    with open_from_disk(browser, site / f"{name}.html") as page:
         page.wait_for_function("() => [...document.querySelectorAll('.artifex svg')].every((s) => s.dataset.knobs)")
         assert page.locator(".artifex-fallback").count() == 0
         found = explorers(page)
@@ -158,7 +138,7 @@ def test_what_is_dragged_is_what_the_library_computes(site, browser):
     from artifex_rl.lab import AdvantageExplorer
 
     expected = AdvantageExplorer()
-    with opened(browser, site / "notebooks" / "01_returns_and_advantages.html") as page:
+    with open_from_disk(browser, site / "notebooks" / "01_returns_and_advantages.html") as page:
         explorer = explorers(page).first
         explorer.scroll_into_view_if_needed()
         page.wait_for_function("() => document.querySelector('.artifex svg').dataset.knobs")
@@ -172,7 +152,7 @@ def test_what_is_dragged_is_what_the_library_computes(site, browser):
 @pytest.mark.parametrize("name", ["index", "knobs", "notebooks/00_start_here", "notebooks/07_diffusion_and_grpo"])
 def test_on_a_phone(site, browser, name):
     """The page is as wide as the screen, and a finger moves a slider."""
-    with opened(browser, site / f"{name}.html", **PHONE) as page:
+    with open_from_disk(browser, site / f"{name}.html", **PHONE) as page:
         page.wait_for_function("() => document.querySelector('.artifex svg').dataset.knobs")
         assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
         explorer = explorers(page).first
@@ -193,7 +173,7 @@ def test_on_a_phone(site, browser, name):
 def test_axe_finds_no_serious_fault(site, browser, name, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
-    with opened(browser, site / f"{name}.html", color_scheme=scheme) as page:
+    with open_from_disk(browser, site / f"{name}.html", color_scheme=scheme) as page:
         page.wait_for_timeout(500)  # formulas and explorers are drawn
         # Of a notebook's thousands of words of coloured code the pages of the library's source are an example.
         context = {"exclude": [[".cell_input pre"], ["mjx-container"]]} if name.startswith("notebooks") else None
@@ -208,7 +188,7 @@ def test_axe_finds_no_serious_fault(site, browser, name, scheme):
 
 
 def test_who_asks_what_gamma_does_is_told_within_two_clicks(site, browser):
-    with opened(browser, site / "index.html") as page:
+    with open_from_disk(browser, site / "index.html") as page:
         page.locator(".sidebar-search").fill("gamma")
         page.keyboard.press("Enter")
         results = page.locator("#search-results li a")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from browser import assert_shows, drag, drawn, explorers, knobs, slider, write_notebook
+from browser import assert_shows, drag, drawn, explorers, knobs, open_from_disk, slider, write_notebook
 
 from artifex_rl.lab import AdvantageExplorer, ClipExplorer, ReturnsExplorer
 from artifex_rl.lab.page import page as whole_page
@@ -29,35 +29,11 @@ def saved(tmp_path_factory):
 
 @contextmanager
 def opened(browser, file: Path, may_ask: bool = False, **options):
-    """A page opened from a file with the network cut. It must report no error, nor ask for anything elsewhere.
-
-    Args:
-        may_ask: requests are refused and not counted, nor the errors that report them: nbconvert's own template asks
-            for MathJax and the like.
-    """
-    context = browser.new_context(**({"viewport": {"width": 900, "height": 700}} | options))
-    context.set_offline(True)
-    asked, said = [], []
-
-    def refuse(route):
-        asked.append(route.request.url)
-        route.abort()
-
-    context.route(re.compile("^(http|ws)s?:"), refuse)
-    page = context.new_page()
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
-    page.goto(file.as_uri())
-    page.wait_for_function("() => document.querySelector('.artifex svg')?.dataset.knobs")
-    try:
+    """A page opened from the disk, its explorer drawn. nbconvert's own template asks for MathJax and the like."""
+    options = {"viewport": {"width": 900, "height": 700}} | options
+    with open_from_disk(browser, file, may_ask=may_ask, **options) as page:
+        page.wait_for_function("() => document.querySelector('.artifex svg')?.dataset.knobs")
         yield page
-    finally:
-        context.close()
-    if may_ask:
-        said = [line for line in said if "artifex" in line]
-    else:
-        assert not asked
-    assert not said
 
 
 @every_explorer

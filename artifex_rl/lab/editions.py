@@ -10,11 +10,9 @@ A cell is a solution if "solution" is among its tags. Notes are a cell's metadat
 
 from __future__ import annotations
 
-import argparse
 import copy
 import os
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +20,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
+from artifex_rl.lab.course_files import make_texts, run_command, write_texts
 from artifex_rl.lab.expected_mistakes import expected_mistakes
 from artifex_rl.lab.lesson_plan import TEACHING, agenda, sections, teaching_of
 
@@ -99,26 +98,16 @@ def build(source: str | os.PathLike, out: str | os.PathLike) -> list[Path]:
     Raises:
         ValueError: there are no notebooks, `out` lies in `source`, or a notebook is not valid; the message names it.
     """
-    source, out = Path(source), Path(out)
-    paths = sorted(source.glob("*.ipynb"))
-    if not paths:
-        raise ValueError(f"source: got {source}, needs a folder with notebooks")
-    if out.resolve().is_relative_to(source.resolve()):
-        raise ValueError(f"out: got {out}, needs a folder outside of {source}")
+    return write_texts(out, make_texts(source, out, _editions))
+
+
+def _editions(stem: str, notebook: NotebookNode) -> dict[str, str]:
     texts = {}
-    for path in paths:
-        try:
-            notebook = nbformat.read(path, as_version=4)
-            for name, edition_of in EDITIONS.items():
-                edition = edition_of(notebook)
-                nbformat.validate(edition)
-                texts[out / name / path.name] = nbformat.writes(edition) + "\n"
-        except (ValueError, nbformat.ValidationError) as error:
-            raise ValueError(f"{path.name}: {error}") from error
-    for target, text in texts.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8", newline="\n")
-    return list(texts)
+    for name, edition_of in EDITIONS.items():
+        edition = edition_of(notebook)
+        nbformat.validate(edition)
+        texts[f"{name}/{stem}.ipynb"] = nbformat.writes(edition) + "\n"
+    return texts
 
 
 def _is_solution(cell: NotebookNode) -> bool:
@@ -151,18 +140,9 @@ def _for_teachers(text: str, beside: NotebookNode, kind: str = "") -> NotebookNo
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        "python -m artifex_rl.lab.editions", description="Write the student and the teacher edition of a course."
-    )
-    parser.add_argument("source", type=Path, help="the folder of the notebooks")
-    parser.add_argument("--out", type=Path, required=True, help="where the folders student and teacher go")
-    options = parser.parse_args(arguments)
-    try:
-        written = build(options.source, options.out)
-    except ValueError as error:
-        sys.exit(str(error))
-    for path in written:
-        print(f"{path}: {path.stat().st_size:,} bytes")
+    description = "Write the student and the teacher edition of a course."
+    goes = "where the folders student and teacher go"
+    run_command(build, "artifex_rl.lab.editions", description, goes, arguments)
 
 
 if __name__ == "__main__":

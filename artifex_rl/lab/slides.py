@@ -11,20 +11,18 @@ notes are the speaker's (the key S).
 
 from __future__ import annotations
 
-import argparse
 import html
 import importlib.metadata
 import os
 import re
-import sys
 from importlib.resources import files
 from pathlib import Path
 
-import nbformat
 from jinja2 import Environment
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
+from artifex_rl.lab.course_files import make_texts, run_command, write_texts
 from artifex_rl.lab.published import publish
 from artifex_rl.lab.slide_layout import stacks
 
@@ -69,27 +67,12 @@ def build(source: str | os.PathLike, out: str | os.PathLike) -> list[Path]:
         ValueError: there are no notebooks, `out` lies in `source`, or a notebook is not valid; the message names it.
         ModuleNotFoundError: a package of the extra `site` is missing.
     """
-    source, out = Path(source), Path(out)
-    paths = sorted(source.glob("*.ipynb"))
-    if not paths:
-        raise ValueError(f"source: got {source}, needs a folder with notebooks")
-    if out.resolve().is_relative_to(source.resolve()):
-        raise ValueError(f"out: got {out}, needs a folder outside of {source}")
-    texts = {f"{ASSETS}/{name}": text for name, text in assets().items()}
-    titles = {}
-    for path in paths:
-        try:
-            made = deck(nbformat.read(path, as_version=4))
-        except ValueError as error:
-            raise ValueError(f"{path.name}: {error}") from error
-        texts[f"{path.stem}.html"] = made
-        titles[f"{path.stem}.html"] = re.search(r"<title>(.*?)</title>", made)[1]
-    texts["index.html"] = _template("index.html.j2").render(decks=titles.items(), assets=ASSETS) + "\n"
-    for name, text in texts.items():
-        target = out / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8", newline="\n")
-    return [out / name for name in titles]
+    beside = {f"{ASSETS}/{name}": text for name, text in assets().items()}
+    decks = make_texts(source, out, lambda stem, notebook: {f"{stem}.html": deck(notebook)})
+    titles = {name: re.search(r"<title>(.*?)</title>", text)[1] for name, text in decks.items()}
+    index = _template("index.html.j2").render(decks=titles.items(), assets=ASSETS) + "\n"
+    write_texts(out, {**beside, "index.html": index})
+    return write_texts(out, decks)
 
 
 def assets() -> dict[str, str]:
@@ -131,18 +114,8 @@ def _plain(title: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        "python -m artifex_rl.lab.slides", description="Write a deck of slides of every notebook of a course."
-    )
-    parser.add_argument("source", type=Path, help="the folder of the notebooks")
-    parser.add_argument("--out", type=Path, required=True, help="where the decks go")
-    options = parser.parse_args(arguments)
-    try:
-        written = build(options.source, options.out)
-    except (ValueError, ModuleNotFoundError) as error:
-        sys.exit(str(error))
-    for path in written:
-        print(f"{path}: {path.stat().st_size:,} bytes")
+    description = "Write a deck of slides of every notebook of a course."
+    run_command(build, "artifex_rl.lab.slides", description, "where the decks go", arguments)
 
 
 if __name__ == "__main__":
