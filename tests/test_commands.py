@@ -15,6 +15,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def _python(rest: list[str]) -> str:
         return ""
     if rest[0] != "-m":
         script = ROOT / rest[0]
-        return _options([script], rest[1:]) if script.is_file() else f"{rest[0]} is not there"
+        return _options(rest[:1], rest[1:]) if script.is_file() else f"{rest[0]} is not there"
     module = rest[1]
     if module in ("pip", "venv"):
         return _extras(rest[2:])
@@ -92,14 +93,20 @@ def _python(rest: list[str]) -> str:
         folder = Path(spec.submodule_search_locations[0])
         if not (folder / "__main__.py").is_file():
             return f"{module} cannot be run"
-        return _options(sorted(folder.glob("*.py")), rest[2:]) or _files(rest[2:])
-    return _options([Path(spec.origin)], rest[2:]) or _files(rest[2:])
+    return _options(rest[:2], rest[2:]) or _files(rest[2:])
 
 
-def _options(sources: list[Path], rest: list[str]) -> str:
-    known = {name for path in sources for name in re.findall(r"[\"'](--?[a-z][\w-]*)[\"']", path.read_text("utf-8"))}
+def _options(program: list[str], rest: list[str]) -> str:
     asked = {word.partition("=")[0] for word in rest if word.startswith("-")} - {"--help", "-h"}
-    return f"{sources[0].name} has no option {sorted(asked - known)}" if asked - known else ""
+    unknown = asked - _known_options(*program) if asked else set()
+    return f"{' '.join(program)} has no option {sorted(unknown)}" if unknown else ""
+
+
+@cache
+def _known_options(*program: str) -> set[str]:
+    """What its own help names."""
+    told = subprocess.run([sys.executable, *program, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", told.stdout))
 
 
 def _extras(rest: list[str]) -> str:

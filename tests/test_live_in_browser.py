@@ -106,10 +106,11 @@ def test_it_is_steered_while_it_trains_and_another_cell_runs(lab, page):
     assert xs[0] < float(line.get_attribute("x1")) < xs[-1] + 1
     assert "β 0." in panel.locator(".figure svg .marks").first.text_content()
 
+    moved = float(panel.locator("output").first.inner_text())
+    wait_for(page, lambda: panel.locator(".figure svg .marks").first.text_content().endswith(f"β {moved:g}"))
     select(page, 1)
     run(page, "notebook:run-cell")
     wait_for(page, lambda: "True" in output(page, 1))
-    moved = float(panel.locator("output").first.inner_text())
     assert json.loads(output(page, 1).strip("()").split(",")[0]) == pytest.approx(moved, rel=1e-2)
 
     button(panel, "Pause").click()
