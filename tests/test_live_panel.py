@@ -10,11 +10,13 @@ import pytest
 from flax import nnx
 from live import OBSERVATIONS, PAIRS, draw, make_dpo, make_grpo, make_reinforce, policy, score, wait_for, with_rate
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from artifex_rl import DPOConfig, DPOTrainer, REINFORCETrainer
 from artifex_rl.envs import CartPole
 from artifex_rl.lab import Control, Environment, LiveTraining, Slider
 from artifex_rl.lab.history import BUCKETS
+from artifex_rl.lab.live_figure import LiveFigure
 from artifex_rl.models import ActorCritic
 from artifex_rl.samples import as_sample
 
@@ -34,6 +36,14 @@ def test_a_picture_before_the_first_step_has_no_legend_to_warn_of(recwarn):
     panel = LiveTraining(make_dpo(), PAIRS, batch_size=10, curves={"both": ["chosen_reward", "loss"]})
     assert panel.png().startswith(b"\x89PNG")
     assert not [str(warning.message) for warning in recwarn if "legend" in str(warning.message)]
+
+
+@pytest.mark.parametrize("title", ["Both", "Reward of the chosen, of the rejected"])
+def test_a_heading_and_the_names_of_its_curves_do_not_cover_each_other(title):
+    groups = {title: ("chosen_reward", "rejected_reward"), "Margin": ("margin",), "Loss": ("loss",)}
+    ax = LiveFigure(groups)._canvas.figure.axes[0]
+    heading = next(text for text in ax.get_children() if isinstance(text, Text) and text.get_text() == title)
+    assert not heading.get_window_extent().overlaps(ax.get_legend().get_window_extent())
 
 
 def drawn(panel, axes, metric, run, kind):

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.text import Text
 
 from artifex_rl.lab.canvas import INK, STYLE, Canvas
 from artifex_rl.lab.frames import quantise
@@ -144,6 +146,7 @@ class LiveFigure:
         head = 0.24 * len(labels)
         fig = Figure(figsize=(8.6, 0.35 + 1.62 * rows + head), layout="constrained")
         fig.get_layout_engine().set(w_pad=0.06, h_pad=0.05, rect=(0, 0, 1, 1 - head / fig.get_figheight()))
+        heads: list[tuple[Text, Legend]] = []
         for i, (title, metrics) in enumerate(self.groups.items()):
             ax = fig.add_subplot(rows, columns, i + 1)
             ticks = np.linspace(0, 1, _PARTS + 1)
@@ -152,7 +155,7 @@ class LiveFigure:
             ax.set_xticks(ticks, frame.x_labels if frame else [_WIDEST["x"]] * len(ticks))
             ax.set_yticks(ticks, frame.y_labels[i] if frame else [_WIDEST["y"]] * len(ticks))
             ax.tick_params(labelbottom=lowest, labelsize=9, length=2.5)
-            ax.set_title(title, fontsize=10.5, pad=5)
+            heading = ax.set_title(title, fontsize=10.5, pad=5)
             for axis, texts in (("x", ax.get_xticklabels()), ("y", ax.get_yticklabels())):
                 for part, text in enumerate(texts):
                     text.set_gid(f"{axis}tick-{i}-{part}")
@@ -160,7 +163,7 @@ class LiveFigure:
                 for run, style in enumerate(RUN_STYLES):
                     self._draw_lines(ax, frame, i, k, run, style, metric)
             if len(metrics) > 1 and ax.get_legend_handles_labels()[0]:  # none before the first step
-                ax.legend(
+                key = ax.legend(
                     loc="lower right",
                     bbox_to_anchor=(1.02, 0.97),
                     ncols=len(metrics),
@@ -170,6 +173,7 @@ class LiveFigure:
                     handletextpad=0.4,
                     borderpad=0.1,
                 )
+                heads.append((heading, key))
             if frame:
                 _draw_marks(ax, frame.marks)
         for run, label in enumerate(labels):
@@ -177,6 +181,7 @@ class LiveFigure:
             line = matplotlib.lines.Line2D([0.012, 0.05], [y, y], color="black", lw=1.8, ls=RUN_STYLES[run])
             fig.add_artist(line)
             fig.text(0.058, y, label, fontsize=9.5, va="center")
+        _part(fig, heads)
         return fig
 
     def _draw_lines(self, ax, frame, i, k, run, style, metric) -> None:
@@ -190,6 +195,15 @@ class LiveFigure:
             how = {"lw": _WIDTHS[k], "ls": style} if kind == "smooth" else {"lw": 0.8, "alpha": 0.32}
             shown = kind == "smooth" and run == 0
             ax.plot(x, heights, gid=gid, color=_COLOURS[k], label=_words(metric) if shown else "_", **how)
+
+
+def _part(fig: Figure, heads: Sequence[tuple[Text, Legend]]) -> None:
+    """A heading that would run into the names of its curves goes one line higher."""
+    if heads:
+        fig.draw_without_rendering()  # now they have their places
+    for heading, key in heads:
+        if heading.get_window_extent().x1 > key.get_window_extent().x0:
+            heading.axes.set_title(heading.get_text(), fontsize=heading.get_fontsize(), pad=17)
 
 
 def _draw_marks(ax, marks) -> None:
