@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from functools import partial
+import tempfile
+import uuid
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,6 @@ import pytest
 from hypothesis import Phase, settings
 from jax.test_util import check_grads
 from jupyter_client.manager import KernelManager
-from jupyter_core.paths import jupyter_runtime_dir
 
 jax.config.update("jax_platforms", "cpu")
 # A reward of shape (B, 1) beside a value of shape (B,), or a float32 beside a float64, is a bug and not a broadcast.
@@ -42,10 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
     pytest's cache for the workers beside and for the next run (`pytest --cache-clear` forgets it); kernels of
     notebooks do not read it, so that their times and memory are those of a first visit.
     """
-    if sys.platform == "linux" and len(jupyter_runtime_dir()) <= 56:  # what may be in the path of a socket
-        # Ports are looked for, given back, and bound by the kernel a second later: in a long run, with a browser
-        # beside, somebody else may have one by then, and the kernel dies. Sockets that are files have no such gap.
-        nbval.kernel.KernelManager = partial(KernelManager, transport="ipc")
+    if sys.platform == "linux":
+        nbval.kernel.KernelManager = _kernel_without_ports
     if not hasattr(config, "workerinput"):  # reports of all workers reach the process that started them
         from run_times import RunTimes
 
@@ -64,6 +62,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("browser"):
                 item.add_marker(pytest.mark.skip(reason=NO_CHROMIUM))
+
+
+def _kernel_without_ports(**options) -> KernelManager:
+    """Ports are looked for, given back, and bound by the kernel a second later: in a long run, with a browser beside,
+    somebody else may have one by then, and the kernel dies. Sockets that are files have names of their own."""
+    return KernelManager(transport="ipc", ip=os.path.join(tempfile.gettempdir(), f"kernel-{uuid.uuid4()}"), **options)
 
 
 MOST_MEMORY = 2 * 2**30  # bytes
