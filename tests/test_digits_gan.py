@@ -103,5 +103,5 @@ def test_a_pixel_policy_paid_by_the_discriminator_finds_a_glitch_and_a_leash_hol
             trainer.train_step({"observations": noise}, reward)
         images = policy.generator(NOISE)
         ends[beta] = float(reward(images).mean()), float(image_diversity(images))
-    assert ends[0.0][0] > 0.4 and ends[0.0][1] < 0.25
+    assert ends[0.0][0] > 0.4 and ends[0.0][1] < 0.2
     assert ends[1e-2][0] < 0.1 and ends[1e-2][1] > 0.3

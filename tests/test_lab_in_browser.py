@@ -194,8 +194,8 @@ def test_the_pointer_reads_values_off_the_curves(lab, page):
 def test_the_clip_explorer_moves_its_marker(lab, page):
     open_notebook(page, lab, "00_start_here.ipynb")
     explorer, expected = explorers(page).nth(1), ClipExplorer()
-    explorer.scroll_into_view_if_needed(timeout=120_000)
-    expect(explorer).to_be_visible(timeout=120_000)
+    explorer.scroll_into_view_if_needed(timeout=60_000)
+    expect(explorer).to_be_visible(timeout=60_000)
     slider(explorer, 2).focus()
     for _ in range(10):
         page.keyboard.press("ArrowRight")

@@ -239,6 +239,6 @@ def test_ppo_turns_every_digit_into_every_other_in_eight_steps(digits, seed):
     assert film.shape == (360, 9, 8, 8) and states.probability.mean() < 0.02
     reached = digit_scorer().probabilities(film[:, -1])[np.arange(360), states.target]
     assert reached.mean() >= 0.96
-    assert min(reached[states.target == digit].mean() for digit in range(10)) > 0.8  # and none is out of reach
+    assert min(reached[states.target == digit].mean() for digit in range(10)) > 0.9  # and none is out of reach
     # A judge who was not asked agrees: the walk did not end in a blind spot of the scorer's.
     assert np.mean(digit_judge().classify(film[:, -1]) == states.target) > 0.9
