@@ -98,7 +98,7 @@ def test_a_pixel_policy_paid_by_the_discriminator_finds_a_glitch_and_a_leash_hol
         trainer = REINFORCETrainer(
             policy, optimizer, config, reference_model=pretrained_generator(0.2), key=jax.random.key(seed)
         )
-        for step in range(300):
+        for step in range(400):
             noise = jax.random.normal(jax.random.fold_in(jax.random.key(seed), step), (256, 16))
             trainer.train_step({"observations": noise}, reward)
         images = policy.generator(NOISE)
