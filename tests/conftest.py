@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
-import tempfile
-import uuid
 
 import jax
 import jax.numpy as jnp
-import nbval.kernel
 import pytest
 from hypothesis import Phase, settings
 from jax.test_util import check_grads
-from jupyter_client.manager import KernelManager
 
 jax.config.update("jax_platforms", "cpu")
 # A reward of shape (B, 1) beside a value of shape (B,), or a float32 beside a float64, is a bug and not a broadcast.
@@ -38,18 +33,17 @@ def chromium_path() -> str | None:
 def pytest_configure(config: pytest.Config) -> None:
     """The tests compile more than they compute.
 
-    The quick ones do without LLVM's optimisations, which takes a quarter less time. What was compiled stays in
-    pytest's cache for the workers beside and for the next run (`pytest --cache-clear` forgets it); kernels of
-    notebooks do not read it, so that their times and memory are those of a first visit.
+    The quick ones do without LLVM's optimisations, which takes a quarter less time; all of them run at the level of
+    the lab, which lies between. What was compiled stays in pytest's cache for the workers beside and for the next run
+    (`pytest --cache-clear` forgets it); kernels of notebooks do not read it, so that their times and memory are those
+    of a first visit.
     """
-    if sys.platform == "linux":
-        nbval.kernel.KernelManager = _kernel_without_ports
     if not hasattr(config, "workerinput"):  # reports of all workers reach the process that started them
         from run_times import RunTimes
 
         config.pluginmanager.register(RunTimes(config.rootpath))
-    if "not slow" in config.option.markexpr:
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+    level = 0 if "not slow" in config.option.markexpr else 1
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level={level}".strip()
     if hasattr(config, "cache"):
         jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("compiled")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -62,12 +56,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("browser"):
                 item.add_marker(pytest.mark.skip(reason=NO_CHROMIUM))
-
-
-def _kernel_without_ports(**options) -> KernelManager:
-    """Ports are looked for, given back, and bound by the kernel a second later: in a long run, with a browser beside,
-    somebody else may have one by then, and the kernel dies. Sockets that are files have names of their own."""
-    return KernelManager(transport="ipc", ip=os.path.join(tempfile.gettempdir(), f"kernel-{uuid.uuid4()}"), **options)
 
 
 MOST_MEMORY = 2 * 2**30  # bytes

@@ -1,9 +1,42 @@
-"""The kernels that nbval starts: none takes a port that somebody else may have by the time it binds it."""
+"""Kernels: nbval's have names and processors of their own; the lab's compile at the level that suits a lesson."""
 
+import os
+import subprocess
 import sys
 
 import nbval.kernel
 import pytest
+from nbval_kernels import own_processor
+
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="processors can be chosen on Linux alone")
+
+
+@only_linux
+def test_as_many_workers_as_processors_have_one_each_and_fewer_have_all(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 5})
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "2")
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")
+    assert own_processor() == {2}
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw1")
+    assert own_processor() == {5}
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "1")
+    assert own_processor() == {2, 5}
+    monkeypatch.delenv("PYTEST_XDIST_WORKER")
+    assert own_processor() == {2, 5}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "--xla_backend_optimization_level=1"),
+        ("--xla_cpu_max_isa=AVX2", "--xla_cpu_max_isa=AVX2 --xla_backend_optimization_level=1"),
+        ("--xla_backend_optimization_level=3", "--xla_backend_optimization_level=3"),
+    ],
+)
+def test_the_lab_compiles_at_the_first_level_unless_another_was_asked_for(before, after):
+    command = [sys.executable, "-c", "import os, artifex_rl.lab; print(os.environ['XLA_FLAGS'])"]
+    found = subprocess.run(command, env=os.environ | {"XLA_FLAGS": before}, capture_output=True, text=True)
+    assert found.stdout.strip() == after, found.stderr
 
 
 @pytest.mark.slow
@@ -14,8 +47,12 @@ def test_two_kernels_of_nbval_run_side_by_side_and_listen_on_files():
             assert [manager.transport for manager, _ in started] == ["ipc", "ipc"]
             assert len({manager.ip for manager, _ in started}) == 2
         for number, (_, client) in enumerate(started):
-            reply = client.execute_interactive(f"seen = {number}", timeout=60)
-            assert reply["content"]["status"] == "ok"
+            looked = f"seen, here = {number}, sorted(__import__('os').sched_getaffinity(0))"
+            reply = client.execute_interactive(looked, timeout=60, user_expressions={"here": "here"})["content"]
+            assert reply["status"] == "ok"
+            if sys.platform == "linux":
+                assert reply["user_expressions"]["here"]["data"]["text/plain"] == str(sorted(own_processor()))
+                assert os.sched_getaffinity(0) >= own_processor()
     finally:
         for manager, client in started:
             client.stop_channels()

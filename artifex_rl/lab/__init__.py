@@ -1,6 +1,13 @@
 """The lab: explorers to drag, exercise checks, and the course's launcher (`python -m artifex_rl.lab`)."""
 
 import importlib
+import os
+
+# A lesson compiles hundreds of small programs and runs most of them once. LLVM's first level of optimisation takes a
+# third less time over them than its usual one, and the models of this course train as fast. XLA reads this at the
+# first computation; a level that was asked for stays.
+if "xla_backend_optimization_level" not in (_flags := os.environ.get("XLA_FLAGS", "")):
+    os.environ["XLA_FLAGS"] = f"{_flags} --xla_backend_optimization_level=1".strip()
 
 #: All names come when asked for, so that the launcher and the doctor can say what is missing on a machine where
 #: anywidget, matplotlib or the rest of the extra `lab` is.
