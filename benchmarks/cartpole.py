@@ -151,8 +151,11 @@ def solve_with_stable_baselines(seed):
     """The same of Stable-Baselines3, on gymnasium's CartPole-v1, on the CPU."""
     import gymnasium
     import stable_baselines3
+    import torch
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.vec_env import DummyVecEnv
+
+    torch.set_num_threads(1)  # networks as small as these are done before a second thread has woken up
 
     class Stop(BaseCallback):
         def __init__(self):
