@@ -16,6 +16,7 @@ from artifex_rl import DPOConfig, DPOTrainer, REINFORCETrainer
 from artifex_rl.envs import CartPole
 from artifex_rl.lab import Control, Environment, LiveTraining, Slider
 from artifex_rl.lab.history import BUCKETS
+from artifex_rl.lab.live import IN_FLIGHT
 from artifex_rl.lab.live_figure import LiveFigure
 from artifex_rl.models import ActorCritic
 from artifex_rl.samples import as_sample
@@ -262,7 +263,7 @@ def test_a_page_that_does_not_answer_is_not_sent_a_queue(monkeypatch):
         return len(sent)
 
     assert 20 <= turns(1, answers=True) <= 30
-    assert turns(1, answers=False) <= 6  # those on their way, and one each half second
+    assert turns(1, answers=False) <= IN_FLIGHT + 2  # those on their way, and one each half second
     assert 20 <= turns(1, answers=True) <= 30
 
 

@@ -22,8 +22,8 @@ from artifex_rl.lab.history import History
 from artifex_rl.lab.live_figure import RUN_STYLES, Mark
 from artifex_rl.lab.sliders import check_setting, find_places, read_setting, with_number
 
-#: Seconds that a chunk should take: a frame for each is 27 a second, and a slider waits no longer.
-CHUNK_SECONDS = 0.036
+#: Seconds that a chunk should take: a frame for each is 24 a second, and a slider waits no longer.
+CHUNK_SECONDS = 0.042
 
 #: The name of the mark where a fork begins; no number is called that.
 FORK = "what if"

@@ -1,10 +1,11 @@
 /* The page's side of a live training: buttons, sliders, and curves that the kernel sends while it trains.
  *
  * The kernel sends whole frames: heights of the curves in the SVG's own coordinates, texts of the ticks, marks. The
- * page draws the latest with the next repaint and says so, and the kernel waits for that: nothing ever queues.
+ * page draws the latest with the next repaint and says so now and then, and the kernel waits for that: no queue grows.
  */
 
 const SPEEDS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 0]; // steps a second; 0: as fast as it goes
+const ANSWERED = 3; // one frame of so many: an answer goes through server and kernel, and costs as much as a frame
 const DASHES = ["", "7 3", "2 2.2"]; // of the runs, as in the figure
 const WORDS = {
   Start: "Train on, until you pause",
@@ -82,7 +83,7 @@ function render({ model, el }) {
   /* Frames --------------------------------------------------------------------------------------------------- */
 
   const frame = () => model.get("_frame");
-  let next = 0, spoken = 0, since = null;
+  let next = 0, spoken = 0, answered = 0, since = null;
 
   function draw() {
     next = 0;
@@ -101,8 +102,11 @@ function render({ model, el }) {
     paths.forEach((path, line) => { if (path && !used.has(line) && path.getAttribute("d")) path.setAttribute("d", ""); });
     svg.dataset.step = now.step;
     root.dataset.running = now.running;
-    toggle.textContent = now.running ? "Pause" : "Start";
-    toggle.title = now.running ? "Stop now; what is under way is dropped" : WORDS.Start;
+    const word = now.running ? "Pause" : "Start";
+    if (toggle.textContent !== word) { // a text that is set again is laid out again
+      toggle.textContent = word;
+      toggle.title = now.running ? "Stop now; what is under way is dropped" : WORDS.Start;
+    }
     status.textContent = now.compiling ? "compiling the step…" : `step ${now.step.toLocaleString("en")}${rate(now)}`;
     drawLegend(now.legend);
     buttons.Drop.hidden = now.legend.length < 2;
@@ -113,7 +117,11 @@ function render({ model, el }) {
       svg.setAttribute("aria-label", now.text);
       spoken = performance.now();
     }
-    if (now.serial) { model.set("_drawn", now.serial); model.save_changes(); }
+    if (now.serial >= answered + ANSWERED) {
+      answered = now.serial;
+      model.set("_drawn", answered);
+      model.save_changes();
+    }
   }
 
   function drawMarks(i, placed) {
@@ -167,7 +175,7 @@ function render({ model, el }) {
   const inputs = [...Object.values(buttons), speed, ...sliders.map((slider) => slider.input)];
   const enable = (yes) => { inputs.forEach((input) => { input.disabled = !yes; }); };
   let patience = 0;
-  const answered = (message) => {
+  const greet = (message) => {
     if (!message?.hello) return;
     clearTimeout(patience);
     note.textContent = "";
@@ -186,7 +194,7 @@ function render({ model, el }) {
   };
   const heard = [
     ["change:_frame", schedule], ["change:_sample", drawSample], ["change:_error", showError], ["change:speed", showSpeed],
-    ["msg:custom", answered], ...sliders.map(({ name, place }) => [`change:${name}`, place]),
+    ["msg:custom", greet], ...sliders.map(({ name, place }) => [`change:${name}`, place]),
   ];
   heard.forEach(([event, listener]) => model.on(event, listener));
   sliders.forEach((slider) => slider.place());

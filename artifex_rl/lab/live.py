@@ -28,8 +28,9 @@ from artifex_rl.trainer import Trainer
 HERE = Path(__file__).parent
 #: Seconds between two frames, at least.
 FRAME_SECONDS = 1 / 30
-#: Frames that may be on their way to a page that has not answered, and seconds after which one is sent anyway.
-IN_FLIGHT, PATIENCE = 4, 0.5
+#: Frames that may be on their way to a page that has not answered, and seconds after which one is sent anyway. The
+#: page answers one of three (`ANSWERED` in live.js), and so never lets the kernel wait while it draws.
+IN_FLIGHT, PATIENCE = 6, 0.5
 #: Share of the time that `show` may take.
 SHOW_SHARE = 0.04
 
