@@ -448,17 +448,19 @@ class Gaussian(nnx.Module):
 
 
 @pytest.mark.slow
-def test_continuous_actions():
+@pytest.mark.parametrize("seed", range(3))
+def test_continuous_actions(seed):
     model = Gaussian(nnx.Rngs(0))
     trainer = PPOTrainer(model, nnx.Optimizer(model, optax.adam(0.02), wrt=nnx.Param))
-    key, observations = jax.random.key(3), np.ones((64, FEATURES), np.float32)
+    key, observations = jax.random.key(seed), np.ones((64, FEATURES), np.float32)
 
     def reward_fn(samples, conditions):
         return -np.sum((np.asarray(samples) - 1.0) ** 2, axis=1)
 
-    for i in range(60):
+    # No longer: nothing pays for a spread, it falls below 0.03, and a step of 0.02 is then a leap.
+    for i in range(30):
         metrics = trainer.train_step({"observations": observations}, reward_fn, jax.random.fold_in(key, i))
-    assert metrics["mean_reward"] > -1.0  # from about −4
+    assert metrics["mean_reward"] > -0.1  # from about −4
     np.testing.assert_allclose(model(observations)[0].mean[0], 1.0, atol=0.2)
 
 
