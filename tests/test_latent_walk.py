@@ -231,8 +231,10 @@ def digits():
 @pytest.mark.parametrize("seed", range(3))
 def test_ppo_turns_every_digit_into_every_other_in_eight_steps(digits, seed):
     env, states = digits
-    settings = {"gamma": 0.8, "gae_lambda": 0.8, "entropy_coeff": 0.0, "num_epochs": 8}
-    walker, rewards = train(env, num_updates=50, num_envs=512, seed=seed, **settings)
+    settings = {"gamma": 0.8, "gae_lambda": 0.8, "entropy_coeff": 0.0, "num_epochs": 8, "num_minibatches": 4}
+    # Annealed: at full length the last steps may cost a digit or two, which ones is chance.
+    rate = optax.linear_schedule(3e-3, 0.0, 50 * settings["num_epochs"] * settings["num_minibatches"])
+    walker, rewards = train(env, num_updates=50, num_envs=512, learning_rate=rate, seed=seed, **settings)
     assert rewards[:8].sum(axis=0).mean() < 0 and rewards[-8:].sum(axis=0).mean() > 0.7
 
     film = filmstrip(env, walk(env, walker, states))
