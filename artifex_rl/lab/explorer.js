@@ -30,6 +30,7 @@ function render({ model, el }) {
   cursor.setAttribute("class", "cursor");
   svg.append(cursor);
   svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", figure.title || curves.map((curve) => curve.label).join(", ")); // until its first frame is here
 
   const text = (control, value) => control.names[nearest(control, value)] ?? value.toFixed(control.decimals);
   const nearest = (control, value) =>
