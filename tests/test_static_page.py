@@ -102,8 +102,9 @@ def test_arrow_keys_still_move_a_slider_on_the_grid(browser, saved, kind):
 @every_explorer
 def test_a_drawing_is_called_something_before_its_first_frame(browser, saved, kind):
     """Inflating the frames takes time on a busy machine; who cannot see the picture is told what it is meanwhile."""
-    stalled = "window.DecompressionStream = class { readable = new ReadableStream(); writable = new WritableStream() }"
-    page_of = saved[kind].read_text("utf-8").replace("<head>", f"<head><script>{stalled}</script>", 1)
+    stalled = "class { readable = new ReadableStream(); writable = new WritableStream() }"
+    script = f"<script>window.DecompressionStream = {stalled}</script>"
+    page_of = saved[kind].read_text("utf-8").replace("<head>", f"<head>{script}", 1)
     (waiting := saved[kind].with_name(f"waiting-{kind.__name__}.html")).write_text(page_of, "utf-8")
     with open_from_disk(browser, waiting) as page:
         drawing = page.locator(".artifex svg")
