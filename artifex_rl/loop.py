@@ -149,7 +149,7 @@ def _from_arrays(trainer, data, size, end, batch_size, steps_per_call, validate,
             metrics = trainer._train_many(data, rows, length)
         else:  # not as a scan of one: a convolution within a scan is far slower on CPU
             batch = data if rows is None else trainer._place(take_rows(data, rows[0]))
-            metrics = trainer._keep(*trainer._start(batch))
+            metrics = trainer._keep(trainer._start(batch))
         for step, now in enumerate(metrics, start=first):
             if per_epoch and step // per_epoch != entered:
                 entered = step // per_epoch

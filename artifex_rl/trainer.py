@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,14 @@ from artifex_rl.state import TrainState, Variables
 
 #: Name of the metric, taken out before anyone sees it, that says whether the batch looked right to the device.
 PLAUSIBLE = "plausible"
+
+
+class Started(NamedTuple):
+    """Steps under way: where they began, where they will end, and what they will report."""
+
+    before: TrainState
+    after: TrainState
+    packed: PackedMetrics
 
 
 class Trainer(abc.ABC):
@@ -185,9 +193,18 @@ class Trainer(abc.ABC):
         self._key_data, self._key_impl = jax.random.key_data(key), jax.random.key_impl(key)
 
     @property
+    def step(self) -> int:
+        """How many steps lie behind."""
+        return self._step_count
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self._step_count, self._device_step = step, jnp.uint32(step)
+
+    @property
     def state(self) -> TrainState:
         """The state of now, as arrays; assign one to go on from there."""
-        return TrainState(self._variables.read(), np.uint32(self.step))
+        return TrainState(self._variables.read(), self._device_step)
 
     @state.setter
     def state(self, state: TrainState) -> None:
@@ -216,10 +233,10 @@ class Trainer(abc.ABC):
             FloatingPointError: the loss is NaN or infinite. Nothing has changed.
         """
         batch = self.prepare(batch)
-        state, packed = self._start(self._place(batch))
-        if PLAUSIBLE not in packed.names:
+        started = self._start(self._place(batch))
+        if PLAUSIBLE not in started.packed.names:
             self.validate(batch)
-        return self._keep(state, packed, batch)[0]
+        return self._keep(started, batch)[0]
 
     def evaluate(self, batch: Any) -> dict[str, float]:
         """The loss and metrics of a batch, with the model in its evaluation mode; nothing changes."""
@@ -296,18 +313,20 @@ class Trainer(abc.ABC):
 
     # How it is done
 
-    def _start(self, batch: Any) -> tuple[TrainState, PackedMetrics]:
+    def _start(self, batch: Any) -> Started:
         """Begin one compiled step on a prepared batch: the device computes on while Python goes on."""
-        return self._compiled_step(*self.state, batch, self._key_data, self._device_config)
+        before = self.state
+        return Started(before, *self._compiled_step(*before, batch, self._key_data, self._device_config))
 
     def _train_many(self, data: Any, rows: np.ndarray | None, length: int) -> list[dict[str, float]]:
         """`length` compiled steps in one call: on all of `data`, or step i on its `rows[i]`."""
-        arguments = (*self.state, data, rows, self._key_data, self._device_config)
-        return self._keep(*self._compiled_steps(*arguments, length=length))
+        before = self.state
+        arguments = (*before, data, rows, self._key_data, self._device_config)
+        return self._keep(Started(before, *self._compiled_steps(*arguments, length=length)))
 
-    def _keep(self, state: TrainState, packed: PackedMetrics, batch: Any = None) -> list[dict[str, float]]:
+    def _keep(self, started: Started, batch: Any = None) -> list[dict[str, float]]:
         """Wait for steps, and keep them if their losses turn out to be numbers; `batch` is yet to be validated."""
-        before = self._variables.read()
+        before, state, packed = started
         try:
             self._variables.write(state.variables)  # now, while the device still computes them
             metrics = packed.unpack()
@@ -319,9 +338,10 @@ class Trainer(abc.ABC):
                         f"loss: got {now['loss']} at step {step}; model and optimizer are as before the call"
                     )
         except BaseException:  # an interrupt, too: half a step is none
-            self._variables.write(before)
+            self._variables.write(before.variables)
             raise
-        self.step += len(metrics)
+        # The counter stays where the next step reads it: to bring a number to the device costs more than to count.
+        self._step_count, self._device_step = self.step + len(metrics), state.step
         return metrics
 
     def _step(self, variables, step, batch, key, config):

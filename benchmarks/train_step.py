@@ -218,17 +218,16 @@ def parts(trainer, batch):
     on_device = jax.device_put(prepared)
 
     def compiled(batch):
-        state, metrics = trainer._compiled_step(*trainer.state, batch, trainer._key_data, trainer._device_config)
-        return jax.block_until_ready((state, metrics))
+        return jax.block_until_ready(trainer._start(batch))
 
-    state, metrics = compiled(prepared)
+    started = compiled(prepared)
     calls = {
         "shapes checked (prepare), before": lambda: trainer.prepare(batch),
         "numbers looked at closely (validate), if need be": lambda: trainer.validate(prepared),
         "compiled step, batch from the host": lambda: compiled(prepared),
         "compiled step, batch on the device": lambda: compiled(on_device),
         "state out of the variables": lambda: trainer.state,
-        "metrics to floats, state into the variables": lambda: trainer._keep(state, metrics),
+        "metrics to floats, state into the variables": lambda: trainer._keep(started),
     }
     return {
         name: statistics.median(microseconds(call, STEPS_A_BLOCK) for _ in range(20)) for name, call in calls.items()
@@ -244,7 +243,7 @@ def measure(name, trainer, batch, hand, blocks):
     prepared = trainer.prepare(batch)
     step = compare(lambda: trainer.train_step(batch), lambda: hand.step(batch), blocks, STEPS_A_BLOCK)
     scan = compare(lambda: trainer._train_many(prepared, None, SCANNED), lambda: hand.scan(batch), blocks, 1)
-    bare = compare(lambda: trainer._keep(*trainer._start(prepared)), lambda: hand.step(batch), blocks, STEPS_A_BLOCK)
+    bare = compare(lambda: trainer._keep(trainer._start(prepared)), lambda: hand.step(batch), blocks, STEPS_A_BLOCK)
     return *step, bare[2], scan[0] / SCANNED, scan[1] / SCANNED, scan[2]
 
 
