@@ -8,7 +8,8 @@ import optax
 import pytest
 from flax import nnx
 
-from artifex_rl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, REINFORCETrainer, SequencePolicy
+from artifex_rl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, PPOTrainer, REINFORCETrainer, SequencePolicy
+from artifex_rl.rl import onpolicy
 from artifex_rl.rl.forms import KnownForms, form
 
 
@@ -132,6 +133,43 @@ def test_dpo_checks_the_numbers_of_a_known_form_and_knows_it_for_dpo_alone():
                 trainer.train_step(make_pairs(chosen_mask=mask))
         else:
             trainer.train_step(make_pairs(chosen_mask=mask))
+
+
+class Speaker(nnx.Module):
+    """Logits of the next of five tokens, and a value, from the last token alone."""
+
+    def __init__(self, rngs):
+        self.embed, self.critic = nnx.Embed(5, 5, rngs=rngs), nnx.Linear(5, 1, rngs=rngs)
+
+    def __call__(self, tokens):
+        logits = self.embed(tokens)
+        return logits, self.critic(logits)[..., 0]
+
+
+def make_responses(seed=0):
+    rng = np.random.default_rng(seed)
+    batch = {"observations": rng.integers(0, 5, (6, 2)).astype(np.int32)}
+    batch |= {"actions": rng.integers(0, 5, (6, 4)).astype(np.int32), "dones": np.ones(6, bool)}
+    floats = {"log_probs": -np.ones((6, 4)), "rewards": rng.normal(size=6), "values": rng.normal(size=(6, 4))}
+    return batch | {name: value.astype(np.float32) for name, value in floats.items()}
+
+
+def test_ppo_knows_responses_as_a_whole_and_refuses_bad_ones_all_the_same(monkeypatch):
+    policy = SequencePolicy(Speaker(nnx.Rngs(0)), max_length=4)
+    trainer = PPOTrainer(policy, nnx.Optimizer(policy, optax.sgd(0.1), wrt=nnx.Param))
+    trainer.train_step(make_responses())
+    with monkeypatch.context() as patch:
+        patch.setattr(onpolicy, "check_values", lambda *_: pytest.fail("its shapes were known"))
+        trainer.train_step(make_responses(1))
+        for name in ("rewards", "values", "log_probs"):
+            bad, weights = make_responses(2), np.asarray(policy.network.embed.embedding[...])
+            bad[name].flat[1] = np.nan
+            with pytest.raises(ValueError, match=f"{name}: got nan"):
+                trainer.train_step(bad)
+            np.testing.assert_array_equal(weights, policy.network.embed.embedding[...])
+    assert trainer.step == 2
+    with pytest.raises(ValueError, match=r"values: got shape \(6, 3\)"):
+        trainer.train_step(make_responses() | {"values": np.zeros((6, 3), np.float32)})
 
 
 def test_arrays_on_the_device_have_forms_too():

@@ -149,6 +149,12 @@ def explained_variance(
     return jnp.where(total > 0, 1 - variance(returns - values) / jnp.where(total > 0, total, 1.0), 0.0)
 
 
+UNFINISHED = (
+    "dones: the last step is not done and values has no entry for the state after it, so that state counts as "
+    "terminal, worth 0; pass last_value, or dones=1 for independent samples"
+)
+
+
 def is_unfinished(batch: dict[str, Any]) -> bool:
     """Whether a checked batch ends within an episode and does not say what the state after it is worth."""
     known = "last_value" in batch or "next_values" in batch or len(batch["values"]) > len(batch["rewards"])

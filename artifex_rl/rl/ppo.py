@@ -133,15 +133,16 @@ class PPOTrainer(RLTrainer):
 
     def prepare(self, batch: Any) -> dict[str, Any]:
         """The checks of every batch, those of the values, and the warnings."""
-        batch = onpolicy.check_values(super().prepare(batch), self.sequential)
+        known = self._forms.read(batch, "responses")
+        if known is not None:
+            return known
+        given, batch = batch, onpolicy.check_values(super().prepare(batch), self.sequential)
         if self.specification(batch).values is None:
             warn_caller(self, "the model has no critic: the values given stay as they are, and none is trained")
+        elif self.sequential:
+            self._forms.learn(given, batch, "responses")
         if self.sequential:
             return batch
         if onpolicy.is_unfinished(batch):
-            warn_caller(
-                self,
-                "dones: the last step is not done and values has no entry for the state after it, so that state "
-                "counts as terminal, worth 0; pass last_value, or dones=1 for independent samples",
-            )
+            warn_caller(self, onpolicy.UNFINISHED)
         return onpolicy.complete_values(batch)
