@@ -159,6 +159,24 @@ def test_many_steps_in_one_call_are_the_steps_one_by_one():
 
 
 @pytest.mark.slow
+class Drawing(Regression):
+    """Reports a number that it draws."""
+
+    def compute_loss(self, model, batch, key):
+        return super().compute_loss(model, batch, key)[0], {"drawn": jax.random.uniform(key)}
+
+
+def test_step_n_draws_from_the_nth_key_whichever_way_it_is_made():
+    trainer = make(cls=Drawing, key=5)
+    drawn = [trainer.train_step(data())["drawn"] for _ in range(3)]
+    drawn += [*trainer.fit(data(), steps=4, steps_per_call=2)["drawn"], trainer.train_step(data())["drawn"]]
+    trainer.step = 20
+    drawn += [trainer.train_step(data())["drawn"] for _ in range(2)]
+    expected = [jax.random.uniform(jax.random.fold_in(jax.random.key(5), n)) for n in (*range(8), 20, 21)]
+    np.testing.assert_allclose(drawn, expected, rtol=1e-6)
+    assert trainer.step == 22
+
+
 def test_a_dataset_is_cut_into_epochs_in_which_every_row_comes_once():
     rows = []
 
