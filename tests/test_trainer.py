@@ -158,7 +158,6 @@ def test_many_steps_in_one_call_are_the_steps_one_by_one():
     np.testing.assert_allclose(many.model.linear.kernel[...], one.model.linear.kernel[...], rtol=1e-4)
 
 
-@pytest.mark.slow
 class Drawing(Regression):
     """Reports a number that it draws."""
 
@@ -177,6 +176,7 @@ def test_step_n_draws_from_the_nth_key_whichever_way_it_is_made():
     assert trainer.step == 22
 
 
+@pytest.mark.slow
 def test_a_dataset_is_cut_into_epochs_in_which_every_row_comes_once():
     rows = []
 

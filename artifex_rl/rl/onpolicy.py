@@ -149,6 +149,7 @@ def explained_variance(
     return jnp.where(total > 0, 1 - variance(returns - values) / jnp.where(total > 0, total, 1.0), 0.0)
 
 
+#: What is said of a batch that `is_unfinished`.
 UNFINISHED = (
     "dones: the last step is not done and values has no entry for the state after it, so that state counts as "
     "terminal, worth 0; pass last_value, or dones=1 for independent samples"

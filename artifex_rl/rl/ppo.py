@@ -133,15 +133,14 @@ class PPOTrainer(RLTrainer):
 
     def prepare(self, batch: Any) -> dict[str, Any]:
         """The checks of every batch, those of the values, and the warnings."""
-        known = self._forms.read(batch, "responses")
+        known = self._forms.read(batch, "responses")  # which these checks leave as they are
         if known is not None:
             return known
         given, batch = batch, onpolicy.check_values(super().prepare(batch), self.sequential)
         if self.specification(batch).values is None:
             warn_caller(self, "the model has no critic: the values given stay as they are, and none is trained")
-        elif self.sequential:
-            self._forms.learn(given, batch, "responses")
         if self.sequential:
+            self._forms.learn(given, batch, "responses")
             return batch
         if onpolicy.is_unfinished(batch):
             warn_caller(self, onpolicy.UNFINISHED)
