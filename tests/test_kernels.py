@@ -39,6 +39,24 @@ def test_the_lab_compiles_at_the_first_level_unless_another_was_asked_for(before
     assert found.stdout.strip() == after, found.stderr
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [({}, {"PJRT_NPROC": "1"}), ({"PJRT_NPROC": "4"}, {"PJRT_NPROC": "4"}), ({"NPROC": "3"}, {"NPROC": "3"})],
+)
+def test_the_lab_computes_in_one_thread_unless_another_number_was_asked_for(before, after):
+    names = ("PJRT_NPROC", "NPROC")
+    code = f"import os, artifex_rl.lab; print({{name: os.environ[name] for name in {names} if name in os.environ}})"
+    environment = {name: value for name, value in os.environ.items() if name not in names} | before
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert found.stdout.strip() == str(after), found.stderr
+
+
+def test_importing_the_lab_computes_nothing_so_that_what_it_asks_of_xla_still_counts():
+    code = "import artifex_rl.lab, jax._src.xla_bridge as bridge; assert not bridge.backends_are_initialized()"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+
+
 @pytest.mark.slow
 def test_two_kernels_of_nbval_run_side_by_side_and_listen_on_files():
     started = [nbval.kernel.start_new_kernel(kernel_name=nbval.kernel.CURRENT_ENV_KERNEL_NAME) for _ in range(2)]

@@ -1,6 +1,8 @@
 """A live training in real JupyterLab in real Chromium: it is steered while it trains, and other cells run."""
 
 import json
+import re
+import time
 
 import pytest
 from browser import (
@@ -137,6 +139,58 @@ def test_it_is_steered_while_it_trains_and_another_cell_runs(lab, page):
     button(panel, "Reset").click()
     wait_for(page, lambda: step(panel) == 0 and path(panel) == "" and marks(panel) == 0)
     assert panel.locator("output").first.inner_text() == "0.1"
+
+
+class Overlooked:
+    """A kernel overlooks a message until the page sends another one, as ipython/ipykernel#1554 reports: here the
+    server does, with those that `what` matches, from the moment when `armed` is set."""
+
+    def __init__(self, page, what):
+        self.armed, self.count, self.held = False, 0, []
+        page.route_web_socket(re.compile("/channels"), lambda socket: self._connect(socket, re.compile(what)))
+
+    def _connect(self, socket, what):
+        server = socket.connect_to_server()
+
+        def pass_on(message):
+            due, self.held = self.held, []
+            text = message if isinstance(message, str) else message.decode("utf-8", "ignore")
+            if self.armed and not due and what.search(text):
+                self.armed, self.count, self.held = False, self.count + 1, [message]
+                return
+            for each in (*due, message):
+                server.send(each)
+
+        socket.on_message(pass_on)
+
+
+@pytest.mark.parametrize("what", ['"drawn"', '"update"'])
+def test_a_message_that_the_kernel_overlooks_stops_neither_frames_nor_sliders(lab, page, what):
+    overlooked = Overlooked(page, what)
+    panel = opened(page, lab, "live.ipynb")
+    button(panel, "Start").click()
+    wait_for(page, lambda: step(panel) > 20)
+    overlooked.armed = True
+    if what == '"update"':
+        slider(panel, 0).focus()
+        page.keyboard.press("ArrowRight")
+    wait_for(page, lambda: overlooked.count == 1)
+    for _ in range(3):  # a move each second: every one of them is heard
+        seen, began = marks(panel), time.monotonic()
+        slider(panel, 0).focus()
+        page.keyboard.press("ArrowRight")
+        wait_for(page, lambda seen=seen: marks(panel) > seen, seconds=20)
+        assert time.monotonic() - began < 5  # it would be for good
+        page.wait_for_timeout(1000)
+    frames = page.evaluate(
+        """() => new Promise((resolve) => {
+          let frames = 0;
+          new MutationObserver(() => { frames += 1; }).observe(
+            document.querySelector(".artifex.live svg"), { attributes: true, attributeFilter: ["data-step"] });
+          setTimeout(() => resolve(frames), 3000);
+        })"""
+    )
+    assert frames > 12  # a page whose answers are lost gets two a second
 
 
 def test_a_cell_that_is_run_again_stops_its_run(lab, page):

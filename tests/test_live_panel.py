@@ -217,8 +217,8 @@ def test_returns_of_episodes_are_counted_across_trajectories():
 # Between kernel and page -----------------------------------------------------------------------------------------
 
 
-def press(panel, what):
-    panel._handle_custom_msg({"do": what}, [])
+def press(panel, what, **more):
+    panel._handle_custom_msg({"do": what, **more}, [])
 
 
 def test_the_buttons_do_what_the_methods_do():
@@ -259,12 +259,28 @@ def test_a_page_that_does_not_answer_is_not_sent_a_queue(monkeypatch):
             panel._engine.runs[0].history.add(("loss",), np.ones((1, 1)))
             panel._redraw(False)
             if answers and sent:
-                panel._drawn = sent[-1]
+                press(panel, "drawn", serial=sent[-1])
         return len(sent)
 
     assert 20 <= turns(1, answers=True) <= 30
     assert turns(1, answers=False) <= IN_FLIGHT + 2  # those on their way, and one each half second
+    press(panel, "drawn", serial=sent[-1])
+    press(panel, "drawn", serial=0)  # of a page that was opened again: what was drawn stays drawn
     assert 20 <= turns(1, answers=True) <= 30
+
+
+@pytest.mark.parametrize("chunk", [0.018, 0.028, 0.03, 0.034, 0.042])
+def test_frames_leave_at_their_pace_whenever_chunks_begin(monkeypatch, chunk):
+    """A frame can leave with a chunk alone. One that is due a moment after a chunk began must not wait for a whole one
+    more: at 0.03 s a chunk every second frame would be lost."""
+    panel, sent, clock = LiveTraining(make_dpo(), PAIRS), [], [100.0]
+    panel.observe(lambda change: sent.append(change["new"]["serial"]), "_frame")
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    for _ in range(round(4 / chunk)):
+        clock[0] += chunk
+        panel._redraw(False)
+        press(panel, "drawn", serial=sent[-1] if sent else 0)
+    assert 20 <= len(sent) / 4 <= 30
 
 
 def test_the_page_answers_before_the_kernel_waits():

@@ -5,7 +5,8 @@
  */
 
 const SPEEDS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 0]; // steps a second; 0: as fast as it goes
-const ANSWERED = 3; // one frame of so many: an answer goes through server and kernel, and costs as much as a frame
+const ANSWERED = 5; // one frame of so many: an answer goes through server and kernel, and costs as much as a frame
+const LATE = 400; // ms after an answer: then the next frame is answered in any case
 const DASHES = ["", "7 3", "2 2.2"]; // of the runs, as in the figure
 const WORDS = {
   Start: "Train on, until you pause",
@@ -34,7 +35,7 @@ function render({ model, el }) {
   const marks = axes.map(() => svg.appendChild(svgElement("g", { class: "marks" })));
   svg.setAttribute("role", "img");
 
-  const send = (what) => { try { model.send({ do: what }); } catch { /* no kernel: the note says so */ } };
+  const send = (what, more) => { try { model.send({ do: what, ...more }); } catch { /* no kernel: the note says so */ } };
   const buttons = Object.fromEntries(Object.entries(WORDS).map(([name, title]) => {
     const button = element("button", { type: "button", title }, name);
     return [name, button];
@@ -53,7 +54,11 @@ function render({ model, el }) {
   const sliders = numbers.map(({ name, label, help, stops }) => {
     const input = element("input", { type: "range", min: 0, max: stops.length - 1, step: 1, "aria-label": label });
     const output = element("output");
-    input.addEventListener("input", () => { model.set(name, stops[+input.value]); model.save_changes(); });
+    input.addEventListener("input", () => {
+      model.set(name, stops[+input.value]);
+      model.save_changes();
+      setTimeout(answer, LATE); // wakes a kernel that has overlooked the move
+    });
     const place = () => {
       const value = model.get(name);
       input.value = stops.reduce((best, stop, i) => (Math.abs(stop - value) < Math.abs(stops[best] - value) ? i : best), 0);
@@ -83,7 +88,7 @@ function render({ model, el }) {
   /* Frames --------------------------------------------------------------------------------------------------- */
 
   const frame = () => model.get("_frame");
-  let next = 0, spoken = 0, answered = 0, since = null;
+  let next = 0, counted = 0, spoken = 0, answered = 0, told = 0, since = null;
 
   function draw() {
     next = 0;
@@ -107,7 +112,11 @@ function render({ model, el }) {
       toggle.textContent = word;
       toggle.title = now.running ? "Stop now; what is under way is dropped" : WORDS.Start;
     }
-    status.textContent = now.compiling ? "compiling the step…" : `step ${now.step.toLocaleString("en")}${rate(now)}`;
+    const steps = rate(now);
+    if (!now.running || performance.now() - counted > 150) { // no eye counts faster, and a new text is laid out anew
+      status.textContent = now.compiling ? "compiling the step…" : `step ${now.step.toLocaleString("en")}${steps}`;
+      counted = performance.now();
+    }
     drawLegend(now.legend);
     buttons.Drop.hidden = now.legend.length < 2;
     // Read aloud at rest alone, and not rewritten faster than one can read.
@@ -117,11 +126,14 @@ function render({ model, el }) {
       svg.setAttribute("aria-label", now.text);
       spoken = performance.now();
     }
-    if (now.serial >= answered + ANSWERED) {
-      answered = now.serial;
-      model.set("_drawn", answered);
-      model.save_changes();
-    }
+    if (now.serial >= answered + ANSWERED || (now.serial > answered && performance.now() - told > LATE)) answer(now.serial);
+  }
+
+  /* A message, and no trait: the next value of any trait waits until the kernel is done with the one before, and a
+   * kernel can overlook a message until another one comes (ipython/ipykernel#1554). */
+  function answer(serial = answered) {
+    [answered, told] = [serial, performance.now()];
+    send("drawn", { serial });
   }
 
   function drawMarks(i, placed) {

@@ -26,11 +26,11 @@ from artifex_rl.samples import as_sample
 from artifex_rl.trainer import Trainer
 
 HERE = Path(__file__).parent
-#: Seconds between two frames, at least.
-FRAME_SECONDS = 1 / 30
+#: Seconds between two frames, at least, on average: a frame leaves when a chunk has begun, and chunks keep no time.
+FRAME_SECONDS = 1 / 28
 #: Frames that may be on their way to a page that has not answered, and seconds after which one is sent anyway. The
-#: page answers one of three (`ANSWERED` in live.js), and so never lets the kernel wait while it draws.
-IN_FLIGHT, PATIENCE = 6, 0.5
+#: page answers one of five (`ANSWERED` in live.js), which does not make a kernel wait that is a fifth of a second away.
+IN_FLIGHT, PATIENCE = 12, 0.5
 #: Share of the time that `show` may take.
 SHOW_SHARE = 0.04
 
@@ -94,7 +94,6 @@ class LiveTraining(LabWidget):
     _frame = traitlets.Dict().tag(sync=True)
     _sample = traitlets.Dict().tag(sync=True)
     _error = traitlets.Unicode().tag(sync=True)
-    _drawn = traitlets.Int().tag(sync=True, echo_update=False)
     speed = traitlets.Float(min=0, help="Steps a second; 0 is as fast as it goes").tag(sync=True)
 
     def __init__(
@@ -129,7 +128,9 @@ class LiveTraining(LabWidget):
         _close_others(trainer, self)
         self._engine = Engine(trainer, chunks, max_steps, self._redraw)
         self._engine.symbols = {slider.name: slider.symbol for slider in self._sliders}
-        self._sent, self._serial, self._quiet = 0.0, 0, False
+        self._due = self._sent = 0.0
+        self._serial = self._drawn = 0  # the last frame that was sent, and the last that the page is known to have drawn
+        self._quiet = False
         self._shown_step, self._shown_until = -1, 0.0
 
         layout = {
@@ -318,10 +319,13 @@ class LiveTraining(LabWidget):
         self._engine.pace(change["new"])
 
     def _command(self, _, content, buffers) -> None:
-        """A button was pressed in the page."""
+        """A button was pressed in the page, or it says what it has drawn."""
         command = content.get("do")
         if command == "hello":
             self.send({"hello": True})
+            return
+        if command == "drawn":
+            self._drawn = max(self._drawn, content["serial"])
             return
         actions = {
             "start": self._engine.start,
@@ -367,10 +371,10 @@ class LiveTraining(LabWidget):
         """Called by the training between its chunks. Only the latest is drawn, and no more than the page can take."""
         now = time.perf_counter()
         waiting = self._serial - self._drawn >= IN_FLIGHT and now - self._sent < PATIENCE
-        if final or not (waiting or now - self._sent < FRAME_SECONDS):
+        if final or not (waiting or now < self._due):
             with self._engine.lock:
                 self._serial += not final
-                self._sent = now
+                self._sent, self._due = now, max(self._due, now - FRAME_SECONDS) + FRAME_SECONDS
                 # A picture at rest has no number: stored, it is the same however many were sent before.
                 self._frame = self._make_frame(0 if final else self._serial)
                 if final and self._engine.failure is not None:
