@@ -16,8 +16,8 @@ from artifex_rl import DPOConfig, DPOTrainer, REINFORCETrainer
 from artifex_rl.envs import CartPole
 from artifex_rl.lab import Control, Environment, LiveTraining, Slider
 from artifex_rl.lab.history import BUCKETS
-from artifex_rl.lab.live import IN_FLIGHT
 from artifex_rl.lab.live_figure import LiveFigure
+from artifex_rl.lab.live_page import IN_FLIGHT
 from artifex_rl.models import ActorCritic
 from artifex_rl.samples import as_sample
 
@@ -271,8 +271,8 @@ def test_a_page_that_does_not_answer_is_not_sent_a_queue(monkeypatch):
 
 @pytest.mark.parametrize("chunk", [0.018, 0.028, 0.03, 0.034, 0.042])
 def test_frames_leave_at_their_pace_whenever_chunks_begin(monkeypatch, chunk):
-    """A frame can leave with a chunk alone. One that is due a moment after a chunk began must not wait for a whole one
-    more: at 0.03 s a chunk every second frame would be lost."""
+    """A frame can leave with a chunk alone. One that is due a moment after a chunk began must not wait for a whole
+    one more: at 0.03 s a chunk every second frame would be lost."""
     panel, sent, clock = LiveTraining(make_dpo(), PAIRS), [], [100.0]
     panel.observe(lambda change: sent.append(change["new"]["serial"]), "_frame")
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])

@@ -9,11 +9,11 @@ import os
 if "xla_backend_optimization_level" not in (_flags := os.environ.get("XLA_FLAGS", "")):
     os.environ["XLA_FLAGS"] = f"{_flags} --xla_backend_optimization_level=1".strip()
 
-# XLA splits a step among as many threads as there are cores, and steps of this size lose more by it than they gain: on
-# two cores PPO's on CartPole takes a quarter longer with two threads, and twice the processor time. The other core is
-# free to draw, and a server's cores go to its other learners. XLA reads this, too, at the first computation. Its price:
-# a compiled function waits for the one that runs, at most one chunk of a live training; and a host callback inside of
-# a compiled function may hang if its arrays are larger than 100 kB, as on any machine of one core.
+# XLA splits a step among as many threads as there are cores, and steps of this size lose more by it than they gain:
+# on two cores PPO's on CartPole takes a quarter longer with two threads, and twice the processor time. The other core
+# is free to draw, and a server's cores go to its other learners. XLA reads this at the first computation, too. The
+# price: a compiled function waits for the one that runs, at most one chunk of a live training; and a host callback
+# inside of a compiled function may hang if its arrays are larger than 100 kB, as on any machine of one core.
 if not {"PJRT_NPROC", "NPROC"} & os.environ.keys():
     os.environ["PJRT_NPROC"] = "1"
 

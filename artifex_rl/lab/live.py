@@ -2,59 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import os
-import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import traitlets
 
 from artifex_rl.lab.chunks import make_chunks
 from artifex_rl.lab.engine import Engine, Run
-from artifex_rl.lab.explorer import EMBED, _digest
-from artifex_rl.lab.frames import UNIT
+from artifex_rl.lab.explorer import _digest
 from artifex_rl.lab.live_figure import LiveFigure
-from artifex_rl.lab.live_text import curves_of, describe, legend, title_of
-from artifex_rl.lab.page import fragment
-from artifex_rl.lab.sliders import check_setting, make_sliders, read_setting
-from artifex_rl.lab.widget import LabWidget
-from artifex_rl.samples import as_sample
+from artifex_rl.lab.live_page import LivePage
+from artifex_rl.lab.live_text import curves_of, title_of
+from artifex_rl.lab.sliders import make_sliders, read_setting
 from artifex_rl.trainer import Trainer
-
-HERE = Path(__file__).parent
-#: Seconds between two frames, at least, on average: a frame leaves when a chunk has begun, and chunks keep no time.
-FRAME_SECONDS = 1 / 28
-#: Frames that may be on their way to a page that has not answered, and seconds after which one is sent anyway. The
-#: page answers one of five (`ANSWERED` in live.js), which does not make a kernel wait that is a fifth of a second away.
-IN_FLIGHT, PATIENCE = 12, 0.5
-#: Share of the time that `show` may take.
-SHOW_SHARE = 0.04
 
 _open: list[tuple[Any, LiveTraining]] = []
 
 
-class LiveKnob(traitlets.Float):
-    """A number of the trainer as a synced trait: what its config refuses is refused."""
-
-    def __init__(self, name: str, value: float):
-        super().__init__(value)
-        self._name = name
-        self.tag(sync=True)
-
-    def validate(self, obj, value):
-        value = super().validate(obj, value)
-        try:
-            check_setting(obj._trainer.config, obj.setting, {self._name: value}, obj._engine.places)
-        except ValueError as error:
-            raise traitlets.TraitError(str(error)) from None
-        return value
-
-
-class LiveTraining(LabWidget):
+class LiveTraining(LivePage):
     """A panel that trains: start, pause, one step, restart, reset, speed, a slider for each number, and curves.
 
     The training runs in a thread of its own, in compiled chunks of a few hundredths of a second, so that other cells
@@ -87,15 +53,6 @@ class LiveTraining(LabWidget):
         ValueError: the data does not fit the trainer, or an argument is not what it needs to be; it is named.
     """
 
-    _esm = (HERE / "drawing.js").read_text("utf-8") + (HERE / "live.js").read_text("utf-8")
-    _css = (HERE / "explorer.css").read_text("utf-8") + (HERE / "live.css").read_text("utf-8")
-
-    _layout = traitlets.Dict().tag(sync=True)
-    _frame = traitlets.Dict().tag(sync=True)
-    _sample = traitlets.Dict().tag(sync=True)
-    _error = traitlets.Unicode().tag(sync=True)
-    speed = traitlets.Float(min=0, help="Steps a second; 0 is as fast as it goes").tag(sync=True)
-
     def __init__(
         self,
         trainer: Trainer,
@@ -117,37 +74,15 @@ class LiveTraining(LabWidget):
         for name, value in (("show_every", show_every), ("max_steps", max_steps)):
             if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
                 raise ValueError(f"{name}: got {value!r}, needs an integer of at least 1")
-        setting = read_setting(trainer)
-        self._sliders = make_sliders(trainer, sliders, setting)
-        taken = [slider.name for slider in self._sliders if hasattr(type(self), slider.name)]
+        made = make_sliders(trainer, sliders, read_setting(trainer))
+        taken = [slider.name for slider in made if hasattr(type(self), slider.name)]
         if taken:
             raise ValueError(f"sliders: got {taken}, which a panel already has as attributes")
         chunks = make_chunks(trainer, data, batch_size, reward_fn)
-        self._figure = LiveFigure(curves_of(trainer, chunks.names, curves))
-        self._trainer, self._show, self._show_every = trainer, show, show_every
+        figure = LiveFigure(curves_of(trainer, chunks.names, curves))
         _close_others(trainer, self)
-        self._engine = Engine(trainer, chunks, max_steps, self._redraw)
-        self._engine.symbols = {slider.name: slider.symbol for slider in self._sliders}
-        self._due = self._sent = 0.0
-        self._serial = self._drawn = 0  # the last frame that was sent, and the last that the page is known to have drawn
-        self._quiet = False
-        self._shown_step, self._shown_until = -1, 0.0
-
-        layout = {
-            **self._figure.layout(),
-            "title": title or title_of(trainer),
-            "unit": UNIT,
-            "forks": 2,
-            "show": show is not None,
-            "sliders": [
-                {"name": s.name, "label": s.label, "help": s.help, "stops": list(s.stops)} for s in self._sliders
-            ],
-        }
-        self.add_traits(**{s.name: LiveKnob(s.name, setting[s.name]) for s in self._sliders})
-        super().__init__(_layout=layout, _frame=self._make_frame(0))
-        self.observe(self._knob_moved, names=[slider.name for slider in self._sliders])
-        self.observe(self._speed_moved, names="speed")
-        self.on_msg(self._command)
+        engine = Engine(trainer, chunks, max_steps, self._redraw)
+        super().__init__(engine, figure, made, show, show_every, title or title_of(trainer))
 
     # What a hand does, from code ----------------------------------------------------------------------------------
 
@@ -251,17 +186,12 @@ class LiveTraining(LabWidget):
 
     def model(self, run: int = 0) -> Any:
         """The model of now, of the run or of a fork: a new object, whole also while it trains."""
-        return self._trainer.merge(self._engine.runs[run].state)[0]
+        return self._engine.trainer.merge(self._engine.runs[run].state)[0]
 
     @property
     def compilations(self) -> int:
         """How often the training loop was compiled."""
         return self._engine.chunks.compilations
-
-    def summary(self) -> str:
-        """One sentence or two about what the figure shows; also its alternative text."""
-        with self._engine.lock:
-            return describe(self._trainer, self._engine, self._figure.groups)
 
     def fingerprint(self) -> str:
         """Rounded digest of what is drawn: steps, numbers, marks, and of each metric that is drawn what
@@ -277,145 +207,8 @@ class LiveTraining(LabWidget):
                 lines += [f"{name}: {_digest(series[name])}" for name in drawn]
         return "\n".join(lines)
 
-    # What leaves the kernel ---------------------------------------------------------------------------------------
-
-    def html(self) -> str:
-        """The panel as a fragment of HTML: the picture of now, with nothing to press."""
-        state = {**self.setting, "speed": self.speed, "_layout": self._layout, "_error": self._error}
-        state |= {"_frame": self._frame, "_sample": self._sample}
-        return fragment(script=self._esm, style=self._css, state=state, fallback=f"<p>{self.summary()}</p>")
-
-    def png(self) -> bytes:
-        """The figure of now as a picture."""
-        with self._engine.lock:
-            runs = self._engine.runs
-            frame = self._figure.frame([run.history for run in runs], runs[-1].marks)
-            labels = legend(self._engine)
-        return self._figure.png(frame, labels)
-
-    def _repr_mimebundle_(self, **kwargs):
-        with self._engine.lock:
-            text = describe(self._trainer, self._engine, {})
-        if os.environ.get(EMBED) == "html":
-            return {"text/html": self.html(), "text/plain": text}, {}
-        bundle = super()._repr_mimebundle_(**kwargs)
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        return {**data, "text/plain": text, "image/png": base64.b64encode(self.png()).decode()}, metadata
-
     def __repr__(self) -> str:
-        return f"LiveTraining({type(self._trainer).__name__}, {self.steps} steps)"
-
-    # Between kernel and page --------------------------------------------------------------------------------------
-
-    def set_state(self, sync_data):
-        with self._engine.lock:  # the training thread sends frames meanwhile
-            super().set_state(sync_data)
-
-    def _knob_moved(self, change) -> None:
-        if not self._quiet:
-            self._engine.set({change["name"]: change["new"]})
-
-    def _speed_moved(self, change) -> None:
-        self._engine.pace(change["new"])
-
-    def _command(self, _, content, buffers) -> None:
-        """A button was pressed in the page, or it says what it has drawn."""
-        command = content.get("do")
-        if command == "hello":
-            self.send({"hello": True})
-            return
-        if command == "drawn":
-            self._drawn = max(self._drawn, content["serial"])
-            return
-        actions = {
-            "start": self._engine.start,
-            "pause": self._engine.pause,
-            "step": lambda: self._engine.start(1),
-            "restart": lambda: self._reset(True),
-            "reset": lambda: self._reset(False),
-            "fork": lambda: self._engine.fork({}),
-            "drop": self._engine.drop,
-        }
-        try:
-            if command in ("start", "step"):
-                self._error = ""
-            actions[command]()
-            self._put_sliders()
-            self._refresh()
-        except Exception as error:
-            self._error = f"{type(error).__name__}: {error}"
-
-    def _reset(self, keep_setting: bool) -> None:
-        self._error = ""
-        self._engine.reset(keep_setting)
-        self._put_sliders()
-        self._sample, self._shown_step = {}, -1
-        self._refresh()
-
-    def _put_sliders(self) -> None:
-        """Sliders stand where the numbers are."""
-        with self._engine.lock, self.hold_sync():
-            self._quiet = True
-            try:
-                for slider in self._sliders:
-                    setattr(self, slider.name, self._engine.runs[-1].wanted[slider.name])
-            finally:
-                self._quiet = False
-
-    def _refresh(self) -> None:
-        """Draw now: something else changed than the steps."""
-        with self._engine.lock:
-            self._frame = self._make_frame(0)
-
-    def _redraw(self, final: bool) -> None:
-        """Called by the training between its chunks. Only the latest is drawn, and no more than the page can take."""
-        now = time.perf_counter()
-        waiting = self._serial - self._drawn >= IN_FLIGHT and now - self._sent < PATIENCE
-        if final or not (waiting or now < self._due):
-            with self._engine.lock:
-                self._serial += not final
-                self._sent, self._due = now, max(self._due, now - FRAME_SECONDS) + FRAME_SECONDS
-                # A picture at rest has no number: stored, it is the same however many were sent before.
-                self._frame = self._make_frame(0 if final else self._serial)
-                if final and self._engine.failure is not None:
-                    failure = self._engine.failure
-                    self._error = f"{type(failure).__name__}: {failure}"
-        if self._show is not None:
-            self._show_sample(final)
-
-    def _make_frame(self, serial: int) -> dict:
-        engine = self._engine
-        frame = self._figure.frame([run.history for run in engine.runs], engine.runs[-1].marks)
-        return {
-            **self._figure.packed(frame),
-            "serial": serial,
-            "step": engine.steps,
-            "running": engine.running,
-            "compiling": engine.running and not engine.warm,
-            "legend": legend(engine),
-            "text": describe(self._trainer, engine, self._figure.groups),
-        }
-
-    def _show_sample(self, final: bool) -> None:
-        with self._engine.lock:
-            run, steps = self._engine.runs[-1], self.steps
-            state = run.state
-        now = time.perf_counter()
-        if steps == self._shown_step or (
-            not final and (steps - self._shown_step < self._show_every or now < self._shown_until)
-        ):
-            return
-        self._shown_step = steps
-        try:
-            shown = self._show(self._trainer.merge(state)[0], jax.random.fold_in(self._trainer.key, steps))
-            sample = {**as_sample(shown), "step": steps}
-        except Exception as error:
-            error.add_note("raised by the panel's show=")
-            self._engine.fail(error)
-            return
-        self._shown_until = now + (time.perf_counter() - now) / SHOW_SHARE
-        with self._engine.lock:
-            self._sample = sample
+        return f"LiveTraining({type(self._engine.trainer).__name__}, {self.steps} steps)"
 
 
 def _close_others(trainer: Trainer, panel: LiveTraining) -> None:
@@ -423,7 +216,7 @@ def _close_others(trainer: Trainer, panel: LiveTraining) -> None:
     at the wheel, and a cell that is run again leaves nothing behind that still trains."""
     cell, run = _cell()
     for (its_cell, its_run), other in list(_open):
-        if other._trainer is trainer or (cell is not None and its_cell == cell and its_run != run):
+        if other._engine.trainer is trainer or (cell is not None and its_cell == cell and its_run != run):
             other.close()
     _open.append(((cell, run), panel))
 

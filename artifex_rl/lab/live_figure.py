@@ -197,7 +197,7 @@ class LiveFigure:
             how = {"lw": _WIDTHS[k], "ls": style} if kind == "smooth" else {"lw": _RAW_WIDTH, "alpha": 0.46}
             shown = kind == "smooth" and run == 0
             (line,) = ax.plot(x, heights, gid=gid, color=_COLOURS[k], label=_words(metric) if shown else "_", **how)
-            line.set(solid_joinstyle="bevel", dash_joinstyle="bevel")  # a round join for each point costs a browser more
+            line.set(solid_joinstyle="bevel", dash_joinstyle="bevel")  # round ones cost a browser more than the line
 
 
 def _part(fig: Figure, heads: Sequence[tuple[Text, Legend]]) -> None:
