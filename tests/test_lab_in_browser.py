@@ -4,6 +4,7 @@ import re
 
 import pytest
 from browser import (
+    Overlooked,
     assert_shows,
     drag,
     drawn,
@@ -131,6 +132,26 @@ def test_live_the_page_follows_the_hand_and_the_kernel_follows_the_page(lab, pag
     run(page, "notebook:run-cell")
     expected.set(**knobs(first))
     expect(page.locator(".jp-OutputArea-output pre").first).to_contain_text(expected.fingerprint().splitlines()[1])
+
+
+def test_a_question_that_the_kernel_overlooks_is_answered_all_the_same(lab, page):
+    overlooked = Overlooked(page, '"_request"')
+    open_notebook(page, lab, "several.ipynb")
+    run(page, "notebook:restart-run-all")
+    page.get_by_role("button", name="Confirm Kernel Restart").click()
+    wait_until_idle(page)
+    explorer, expected = explorers(page).nth(0), AdvantageExplorer()
+    assert_shows(explorer, expected, gamma=0.25, gae_lambda=0.75)
+    overlooked.armed = True
+    drag(page, slider(explorer, 0), 0.3, 0.8)
+    for _ in range(100):
+        page.wait_for_timeout(50)
+        if overlooked.count and not overlooked.held:
+            break
+    assert overlooked.count == 1 and not overlooked.held
+    drag(page, slider(explorer, 1), 0.7, 0.2)  # its strip was the answer
+    assert 0.15 < knobs(explorer)["gae_lambda"] < 0.25
+    assert_shows(explorer, expected, **knobs(explorer))
 
 
 def test_a_linked_slider_moves_the_explorer_in_the_page(lab, page):

@@ -1,11 +1,11 @@
 """A live training in real JupyterLab in real Chromium: it is steered while it trains, and other cells run."""
 
 import json
-import re
 import time
 
 import pytest
 from browser import (
+    Overlooked,
     drag,
     jupyterlab,
     open_notebook,
@@ -141,29 +141,6 @@ def test_it_is_steered_while_it_trains_and_another_cell_runs(lab, page):
     assert panel.locator("output").first.inner_text() == "0.1"
 
 
-class Overlooked:
-    """A kernel overlooks a message until the page sends another one, as ipython/ipykernel#1554 reports: here the
-    server does, with those that `what` matches, from the moment when `armed` is set."""
-
-    def __init__(self, page, what):
-        self.armed, self.count, self.held = False, 0, []
-        page.route_web_socket(re.compile("/channels"), lambda socket: self._connect(socket, re.compile(what)))
-
-    def _connect(self, socket, what):
-        server = socket.connect_to_server()
-
-        def pass_on(message):
-            due, self.held = self.held, []
-            text = message if isinstance(message, str) else message.decode("utf-8", "ignore")
-            if self.armed and not due and what.search(text):
-                self.armed, self.count, self.held = False, self.count + 1, [message]
-                return
-            for each in (*due, message):
-                server.send(each)
-
-        socket.on_message(pass_on)
-
-
 @pytest.mark.parametrize("what", ['"drawn"', '"update"'])
 def test_a_message_that_the_kernel_overlooks_stops_neither_frames_nor_sliders(lab, page, what):
     overlooked = Overlooked(page, what)
@@ -191,6 +168,16 @@ def test_a_message_that_the_kernel_overlooks_stops_neither_frames_nor_sliders(la
         })"""
     )
     assert frames > 12  # a page whose answers are lost gets two a second
+
+
+def test_a_move_at_rest_that_the_kernel_overlooks_is_followed_by_another_message(lab, page):
+    overlooked = Overlooked(page, '"update"')
+    panel = opened(page, lab, "live.ipynb")
+    overlooked.armed = True
+    slider(panel, 0).focus()
+    page.keyboard.press("ArrowRight")
+    wait_for(page, lambda: overlooked.count == 1)
+    wait_for(page, lambda: not overlooked.held, seconds=5)
 
 
 def test_a_cell_that_is_run_again_stops_its_run(lab, page):

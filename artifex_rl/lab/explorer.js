@@ -211,6 +211,10 @@ function render({ model, el }) {
     patience = setTimeout(() => {
       if (!lookUp(standing())) waiting.textContent = "Waiting for the kernel. If it was stopped, run this cell again.";
     }, 2000);
+    setTimeout(() => { // a kernel can overlook a message until another one comes (ipython/ipykernel#1554)
+      const there = Object.values(strips);
+      try { if (!there.length || !there.every((strip) => holds(strip.held, at))) model.send({}); } catch { /* no kernel */ }
+    }, 500);
   }
 
   /* Once a slider is released the strips of the others are stale: fetch new ones before a hand reaches them. */
