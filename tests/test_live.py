@@ -190,6 +190,20 @@ def test_nothing_trains_on_after_close_nor_beside_a_second_panel_of_the_trainer(
         second.run(1)
 
 
+def test_a_panel_that_could_not_be_made_is_in_nobodys_way(monkeypatch):
+    def fail(*args):
+        raise MemoryError("no room")
+
+    trainer = make_dpo()
+    with monkeypatch.context() as broken, pytest.raises(MemoryError, match="no room"):
+        broken.setattr("artifex_rl.lab.live.Engine", fail)
+        LiveTraining(trainer, PAIRS)
+    panel = LiveTraining(trainer, PAIRS)
+    panel.run(1)
+    assert panel.steps == 1
+    panel.close()
+
+
 def test_a_cell_that_is_run_again_stops_what_it_started(monkeypatch):
     here = ["a cell", 1]
     monkeypatch.setattr("artifex_rl.lab.live._cell", lambda: tuple(here))

@@ -80,9 +80,10 @@ class LiveTraining(LivePage):
             raise ValueError(f"sliders: got {taken}, which a panel already has as attributes")
         chunks = make_chunks(trainer, data, batch_size, reward_fn)
         figure = LiveFigure(curves_of(trainer, chunks.names, curves))
-        _close_others(trainer, self)
+        _close_others(trainer)
         engine = Engine(trainer, chunks, max_steps, self._redraw)
         super().__init__(engine, figure, made, show, show_every, title or title_of(trainer))
+        _open.append((_cell(), self))
 
     # What a hand does, from code ----------------------------------------------------------------------------------
 
@@ -211,14 +212,13 @@ class LiveTraining(LivePage):
         return f"LiveTraining({type(self._engine.trainer).__name__}, {self.steps} steps)"
 
 
-def _close_others(trainer: Trainer, panel: LiveTraining) -> None:
+def _close_others(trainer: Trainer) -> None:
     """Panels of this trainer, and those that an earlier run of this cell has made, are closed: a trainer has one hand
     at the wheel, and a cell that is run again leaves nothing behind that still trains."""
     cell, run = _cell()
     for (its_cell, its_run), other in list(_open):
         if other._engine.trainer is trainer or (cell is not None and its_cell == cell and its_run != run):
             other.close()
-    _open.append(((cell, run), panel))
 
 
 def _cell() -> tuple[Any, Any]:
