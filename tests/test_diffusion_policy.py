@@ -339,8 +339,8 @@ def test_paid_for_ink_it_draws_squares_and_held_back_by_the_exact_kl_bold_digits
         config = GRPOConfig(
             num_generations=16, beta=beta, kl_estimator=estimator, advantage_scale="none", entropy_coeff=0.0
         )
-        trainer = trainer_for(policy, GRPOTrainer, config, 3e-4, reference_model=pretrained_digits())
-        trainer.fit([{"observations": np.arange(10)}], steps=45, reward_fn=ink)
+        trainer = trainer_for(policy, GRPOTrainer, config, 5e-4, reference_model=pretrained_digits())
+        trainer.fit([{"observations": np.arange(10)}], steps=60, reward_fn=ink)
         images = draw(policy)
         right = (digit_judge().classify(images) == ALL).mean()
         ends[beta, estimator] = float(ink(images).mean()), float(right), float(image_diversity(images))

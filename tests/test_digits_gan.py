@@ -84,7 +84,7 @@ def test_the_weights_can_be_made_again_in_less_time():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [10, 11])
 def test_a_pixel_policy_paid_by_the_discriminator_finds_a_glitch_and_a_leash_holds_it(seed):
-    """The notebook's story, through the trainer as it is."""
+    """The notebook's story, through the trainer as it is; of 16 seeds, four are still above 0.2 after 400 updates."""
     import optax
 
     from artifex_rl import DiscriminatorReward, REINFORCEConfig, REINFORCETrainer
@@ -98,7 +98,7 @@ def test_a_pixel_policy_paid_by_the_discriminator_finds_a_glitch_and_a_leash_hol
         trainer = REINFORCETrainer(
             policy, optimizer, config, reference_model=pretrained_generator(0.2), key=jax.random.key(seed)
         )
-        for step in range(400):
+        for step in range(600):
             noise = jax.random.normal(jax.random.fold_in(jax.random.key(seed), step), (256, 16))
             trainer.train_step({"observations": noise}, reward)
         images = policy.generator(NOISE)

@@ -17,7 +17,7 @@ SCHEDULE = cosine_schedule(20)
 
 
 def load_digits_denoiser() -> Denoiser:
-    """A `Denoiser` of 8 × 8 digits in [−1, 1], 3 × 256 units, labels 0 … 9, and 10 for any digit.
+    """A `Denoiser` of 8 × 8 digits in [−1, 1], 3 × 128 units, labels 0 … 9, and 10 for any digit.
 
     Trained on the training part of `load_digits` alone, with the noise levels of `SCHEDULE`, and stored in half
     precision. Made by `python -m artifex_rl.data.make_digits_diffusion`. Every call returns a new one, to be trained
@@ -36,7 +36,7 @@ def read_weights(network: Denoiser, file_name: str) -> Denoiser:
 
 def new_digits_denoiser(rngs: nnx.Rngs) -> Denoiser:
     """The same network with random weights."""
-    return Denoiser((8, 8), (256, 256, 256), num_classes=10, rngs=rngs)
+    return Denoiser((8, 8), (128, 128, 128), num_classes=10, rngs=rngs)
 
 
 def path_name(path: tuple) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flax import nnx
 
-from artifex_rl.data.digits_denoiser import new_digits_denoiser, read_weights
+from artifex_rl.data.digits_denoiser import read_weights
 from artifex_rl.models.denoiser import Denoiser
 
 FILE_NAME = "digits_flow.npz"
@@ -17,4 +17,9 @@ def load_digits_flow() -> Denoiser:
     half precision. Made by `python -m artifex_rl.data.make_digits_flow`. Every call returns a new one, to be trained
     on.
     """
-    return read_weights(new_digits_denoiser(nnx.Rngs(0)), FILE_NAME)
+    return read_weights(new_digits_flow(nnx.Rngs(0)), FILE_NAME)
+
+
+def new_digits_flow(rngs: nnx.Rngs) -> Denoiser:
+    """The same network with random weights. Of half its width, the judge reads 91 % of what it draws, not 94 %."""
+    return Denoiser((8, 8), (256, 256, 256), num_classes=10, rngs=rngs)

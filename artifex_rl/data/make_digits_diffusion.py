@@ -14,11 +14,11 @@ from artifex_rl.data.digits_denoiser import FILE_NAME, SCHEDULE, new_digits_deno
 from artifex_rl.models.denoiser import Denoiser
 from artifex_rl.trainers import DiffusionConfig, DiffusionTrainer
 
-# Samples are all recognised from 2000 steps on. From 10000 on they come closer to the training pictures than other
-# real digits do: it has begun to learn them by heart.
-NUM_STEPS = 5000
+# Samples are all recognised from 2000 steps on, and come closer to the training pictures the longer it learns: after
+# 20000, at 0.86 of the distance that other real digits have. It has begun to learn them by heart.
+NUM_STEPS = 10_000
 BATCH_SIZE = 256
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 2e-3
 LABEL_DROPOUT = 0.2
 EMA_DECAY = 0.995
 

@@ -9,20 +9,22 @@ import optax
 from flax import nnx
 
 from artifex_rl.data.digits import load_digits
-from artifex_rl.data.digits_denoiser import new_digits_denoiser
-from artifex_rl.data.digits_flow import FILE_NAME
-from artifex_rl.data.make_digits_diffusion import BATCH_SIZE, EMA_DECAY, LABEL_DROPOUT, LEARNING_RATE, NUM_STEPS, save
+from artifex_rl.data.digits_flow import FILE_NAME, new_digits_flow
+from artifex_rl.data.make_digits_diffusion import BATCH_SIZE, EMA_DECAY, LABEL_DROPOUT, save
 from artifex_rl.models.denoiser import Denoiser
 from artifex_rl.trainers import FlowConfig, FlowTrainer
 
+NUM_STEPS = 5000
+LEARNING_RATE = 1e-3
+
 
 def make_digits_flow(num_steps: int = NUM_STEPS, seed: int = 0) -> Denoiser:
-    """Train velocities on the training part, as long and by the same settings as the denoiser.
+    """Train velocities on the training part, with the denoiser's batches, dropout of labels and average of weights.
 
     Noise and digits are paired at random: optimal transport takes twice the time, and its samples are as legible.
     """
     init_key, key = jax.random.split(jax.random.key(seed))
-    model = new_digits_denoiser(nnx.Rngs(init_key))
+    model = new_digits_flow(nnx.Rngs(init_key))
     learning_rate = optax.cosine_decay_schedule(LEARNING_RATE, num_steps)
     optimizer = nnx.Optimizer(model, optax.adam(learning_rate), wrt=nnx.Param)
     trainer = FlowTrainer(model, optimizer, FlowConfig(ema_decay=EMA_DECAY, label_dropout=LABEL_DROPOUT), key=key)
