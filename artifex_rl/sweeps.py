@@ -47,6 +47,7 @@ def sweep(
     data: Any,
     steps: int,
     batch_size: int | None = None,
+    at_once: int | None = None,
 ) -> Sweep:
     """Train one run for each seed, or for each pair of a config and a seed, all in one compiled call.
 
@@ -64,6 +65,9 @@ def sweep(
             step, of arrays as `prepare` returns them, by drawing from the run's own model, for instance.
         steps: of each run, at least 1.
         batch_size: rows of a batch, with a dataset.
+        at_once: how many runs go side by side, at least 1; the next ones follow. None: all. Side by side, many small
+            networks cost hardly more than one. On a CPU those whose products take most of the time, from some
+            hundred units on, are faster one by one.
 
     Returns:
         A `Sweep`: metrics `(S, steps)`, or `(C, S, steps)` if there are configs, and the final states and models.
@@ -75,6 +79,8 @@ def sweep(
     seeds, configs = _listed("seeds", seeds), None if configs is None else _listed("configs", configs)
     if isinstance(steps, bool) or not hasattr(steps, "__index__") or steps < 1:
         raise ValueError(f"steps: got {steps!r}, needs an integer of at least 1")
+    if at_once is not None and (isinstance(at_once, bool) or not hasattr(at_once, "__index__") or at_once < 1):
+        raise ValueError(f"at_once: got {at_once!r}, needs an integer of at least 1, or None")
     trainers = [make_trainer(seed) for seed in seeds]
     _check_trainers(trainers)
     states, keys, prepared, rows, used = [], [], [], [], []
@@ -90,7 +96,7 @@ def sweep(
             if batch_size is not None:
                 rows.append(_rows_of_run(trainer, prepared[-1], steps, batch_size))
     _check_configs(used)
-    batches, axes = _stack_batches(prepared)
+    treedef, batches, shared = _stack_batches(prepared)
     first = trainers[0]
 
     def run(state, key, config, rows, batch):
@@ -102,9 +108,19 @@ def sweep(
 
         return jax.lax.scan(one, state, rows, length=steps)
 
-    every = jax.jit(jax.vmap(run, in_axes=(0, 0, 0, 0, axes)))
-    rows = np.stack(rows) if rows else None
-    ended, metrics = every(_stack(states), jnp.stack(keys), _stack(used), rows, batches)
+    @jax.jit
+    def every(begun, batches):
+        def one_run(i):
+            batch = [leaf if once else leaf[i] for leaf, once in zip(batches, shared, strict=True)]
+            return run(*jax.tree.map(lambda leaf: leaf[i], begun), treedef.unflatten(batch))
+
+        runs = jnp.arange(len(states))
+        if at_once is None:
+            return jax.vmap(one_run)(runs)
+        return jax.lax.map(one_run, runs, batch_size=None if at_once == 1 else at_once)
+
+    begun = _stack(states), jnp.stack(keys), _stack(used), np.stack(rows) if rows else None
+    ended, metrics = every(begun, batches)
     lead = (len(seeds),) if configs is None else (len(configs), len(seeds))
     ended, metrics = jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), (ended, metrics))
     return Sweep(jax.tree.map(np.asarray, metrics), ended, first)
@@ -159,15 +175,15 @@ def _rows_of_run(trainer: Trainer, data: Any, steps: int, batch_size: int) -> np
     return choose_rows(trainer.key, trainer.step, steps, count_rows(data, batch_size), batch_size)
 
 
-def _stack_batches(batches: list[Any]) -> tuple[Any, Any]:
-    """Batches of all runs, and the axis of runs in each array: None where all have the same, which is kept once."""
+def _stack_batches(batches: list[Any]) -> tuple[Any, list[Any], list[bool]]:
+    """The structure of a batch; its arrays, of all runs; and which of them are the same in all, and kept once."""
     treedef = jax.tree.structure(batches[0])
     if any(jax.tree.structure(batch) != treedef for batch in batches):
         raise ValueError("data: the trainers prepare batches of different structure, needs one for all runs")
     columns = list(zip(*map(jax.tree.leaves, batches), strict=True))
     same = [all(leaf is column[0] or np.array_equal(leaf, column[0]) for leaf in column) for column in columns]
-    leaves = [column[0] if once else np.stack(column) for column, once in zip(columns, same, strict=True)]
-    return treedef.unflatten(leaves), treedef.unflatten([None if once else 0 for once in same])
+    kept = [column[0] if once else np.stack(column) for column, once in zip(columns, same, strict=True)]
+    return treedef, kept, same
 
 
 def _stack(trees: list[Any]) -> Any:

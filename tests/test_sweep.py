@@ -89,6 +89,18 @@ def test_seeds_and_configs_are_the_trainers_one_by_one_and_compile_once():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("at_once", [1, 2, 7])
+def test_some_at_once_are_the_same_runs_as_all(at_once):
+    configs, arguments = [DPOConfig(beta=beta) for beta in (0.1, 1.0)], {"steps": 6, "batch_size": 4}
+    runs = [
+        sweep(make_dpo, seeds=SEEDS, configs=configs, data=preferences(), at_once=number, **arguments)
+        for number in (None, at_once)
+    ]
+    for expected, got in zip(*map(jax.tree.leaves, [(run.metrics, run.states) for run in runs]), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_without_configs_the_trainers_own_count_and_there_is_no_axis_for_them():
     result = sweep(lambda seed: make(seed, config=REINFORCEConfig(entropy_coeff=seed / 10)), seeds=SEEDS,
                    data=samples(), steps=3)  # fmt: skip
@@ -171,6 +183,8 @@ SAME = make(0)
         ({"seeds": 3}, TypeError, "seeds: got 3, needs several"),
         ({"steps": 0}, ValueError, "steps: got 0"),
         ({"steps": None}, ValueError, "steps: got None"),
+        ({"at_once": 0}, ValueError, "at_once: got 0, needs an integer of at least 1, or None"),
+        ({"at_once": True}, ValueError, "at_once: got True"),
         ({"make_trainer": make_model}, TypeError, "make_trainer: returned MLP, needs a Trainer"),
         ({"make_trainer": lambda seed: SAME}, ValueError, "make_trainer: returned the same trainer twice"),
         ({"make_trainer": lambda seed: make(0, hidden=seed)}, ValueError, "make_trainer: seed 1 .* needs those of"),
