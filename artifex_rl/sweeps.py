@@ -32,7 +32,7 @@ class Sweep:
         axes = np.ndim(self.states.step)
         if len(run) != axes:
             raise ValueError(f"run: got {run}, needs {axes} positions, as the metrics have")
-        return jax.tree.map(lambda leaf: leaf[run], self.states)
+        return jax.tree.map(lambda leaf: _take(leaf, run), self.states)
 
     def model(self, *run: int) -> nnx.Module:
         """The trained model of one run, a new object."""
@@ -187,4 +187,17 @@ def _stack_batches(batches: list[Any]) -> tuple[Any, list[Any], list[bool]]:
 
 
 def _stack(trees: list[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *trees)
+    def stack(*leaves):
+        leaves = [jnp.asarray(leaf) for leaf in leaves]
+        return jnp.stack(leaves) if _is_key(leaves[0]) else np.stack([np.asarray(leaf) for leaf in leaves])
+
+    return jax.tree.map(stack, *trees)
+
+
+def _take(leaf: jax.Array, run: tuple[int, ...]) -> jax.Array:
+    return leaf[run] if _is_key(leaf) else jnp.asarray(np.asarray(leaf)[run])
+
+
+def _is_key(leaf: jax.Array) -> bool:
+    """NumPy knows no keys. All else it stacks and takes without compiling a program for each shape."""
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

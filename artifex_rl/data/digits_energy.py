@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
-from artifex_rl.data.digits_denoiser import path_name
+from artifex_rl.data.weights import load_weights
 from artifex_rl.models.energy import EnergyNetwork
 
 FILE_NAME = "digits_energy.npz"
@@ -24,11 +20,7 @@ def load_digits_energy() -> EnergyNetwork:
     alone, and stored in half precision. Made by `python -m artifex_rl.data.make_digits_energy`. Every call returns a
     new one, to be trained on.
     """
-    energy = new_digits_energy(nnx.Rngs(0))
-    with (files("artifex_rl.data") / FILE_NAME).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        for path, variable in nnx.to_flat_state(nnx.state(energy)):
-            variable[...] = jnp.asarray(arrays[path_name(path)], jnp.float32)
-    return energy
+    return load_weights(new_digits_energy, FILE_NAME)
 
 
 def new_digits_energy(rngs: nnx.Rngs) -> EnergyNetwork:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flax import nnx
 
-from artifex_rl.data.digits_denoiser import read_weights
+from artifex_rl.data.weights import load_weights
 from artifex_rl.models.denoiser import Denoiser
 
 FILE_NAME = "digits_flow.npz"
@@ -17,7 +17,7 @@ def load_digits_flow() -> Denoiser:
     half precision. Made by `python -m artifex_rl.data.make_digits_flow`. Every call returns a new one, to be trained
     on.
     """
-    return read_weights(new_digits_flow(nnx.Rngs(0)), FILE_NAME)
+    return load_weights(new_digits_flow, FILE_NAME)
 
 
 def new_digits_flow(rngs: nnx.Rngs) -> Denoiser:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from artifex_rl.data.digits_denoiser import path_name
+from artifex_rl.data.weights import path_name
 from artifex_rl.models.vae import VAE
 
 FILE_NAME = "digits_vae.npz"

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Float
 
+from artifex_rl.data.weights import load_weights
 from artifex_rl.data.words import is_held_out
 from artifex_rl.models.dual_encoder import DualEncoder
 from artifex_rl.rl.measured_rewards import EmbeddingReward
@@ -78,16 +78,12 @@ def count_words(names: Sequence[str]) -> Float[np.ndarray, "B W"]:
 @functools.cache
 def load_emoji_encoder() -> DualEncoder:
     """The trained pair of towers, stored in half precision. It is shared: a reward is not to be trained on."""
-    encoder = new_emoji_encoder()
-    with (files("artifex_rl.data") / ENCODER_FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        for path, variable in nnx.to_flat_state(nnx.state(encoder)):
-            variable[...] = jnp.asarray(arrays[".".join(map(str, path))], jnp.float32)
-    return encoder
+    return load_weights(new_emoji_encoder, ENCODER_FILE)
 
 
-def new_emoji_encoder(seed: int = 0) -> DualEncoder:
+def new_emoji_encoder(rngs: nnx.Rngs) -> DualEncoder:
     """The same with random weights."""
-    return DualEncoder(SIDE, len(emoji_words()), rngs=nnx.Rngs(seed))
+    return DualEncoder(SIDE, len(emoji_words()), rngs=rngs)
 
 
 def emoji_reward(name: str | None = None) -> EmbeddingReward:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import jax
-import numpy as np
 import optax
 from flax import nnx
 
 from artifex_rl.data.digits import load_digits
-from artifex_rl.data.digits_denoiser import FILE_NAME, SCHEDULE, new_digits_denoiser, path_name
+from artifex_rl.data.digits_denoiser import FILE_NAME, SCHEDULE, new_digits_denoiser
+from artifex_rl.data.weights import save_weights
 from artifex_rl.models.denoiser import Denoiser
 from artifex_rl.trainers import DiffusionConfig, DiffusionTrainer
 
@@ -36,11 +36,5 @@ def make_digits_denoiser(num_steps: int = NUM_STEPS, seed: int = 0) -> Denoiser:
     return trainer.average
 
 
-def save(denoiser: Denoiser, path: Path) -> None:
-    """Write the weights in half precision, by name."""
-    flat = nnx.to_flat_state(nnx.state(denoiser))
-    np.savez_compressed(path, **{path_name(name): np.asarray(value[...], np.float16) for name, value in flat})
-
-
 if __name__ == "__main__":
-    save(make_digits_denoiser(), Path(__file__).with_name(FILE_NAME))
+    save_weights(make_digits_denoiser(), Path(__file__).with_name(FILE_NAME))

@@ -10,7 +10,7 @@ from flax import nnx
 
 from artifex_rl.data.digits import load_digits
 from artifex_rl.data.digits_energy import FILE_NAME, NOISE_STD, new_digits_energy
-from artifex_rl.data.make_digits_diffusion import save
+from artifex_rl.data.weights import save_weights
 from artifex_rl.models.energy import EnergyNetwork
 from artifex_rl.trainers import EnergyConfig, EnergyTrainer
 
@@ -32,4 +32,4 @@ def make_digits_energy(num_steps: int = NUM_STEPS, seed: int = 0) -> EnergyNetwo
 
 
 if __name__ == "__main__":
-    save(make_digits_energy(), Path(__file__).with_name(FILE_NAME))
+    save_weights(make_digits_energy(), Path(__file__).with_name(FILE_NAME))

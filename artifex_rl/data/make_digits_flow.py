@@ -10,7 +10,8 @@ from flax import nnx
 
 from artifex_rl.data.digits import load_digits
 from artifex_rl.data.digits_flow import FILE_NAME, new_digits_flow
-from artifex_rl.data.make_digits_diffusion import BATCH_SIZE, EMA_DECAY, LABEL_DROPOUT, save
+from artifex_rl.data.make_digits_diffusion import BATCH_SIZE, EMA_DECAY, LABEL_DROPOUT
+from artifex_rl.data.weights import save_weights
 from artifex_rl.models.denoiser import Denoiser
 from artifex_rl.trainers import FlowConfig, FlowTrainer
 
@@ -34,4 +35,4 @@ def make_digits_flow(num_steps: int = NUM_STEPS, seed: int = 0) -> Denoiser:
 
 
 if __name__ == "__main__":
-    save(make_digits_flow(), Path(__file__).with_name(FILE_NAME))
+    save_weights(make_digits_flow(), Path(__file__).with_name(FILE_NAME))

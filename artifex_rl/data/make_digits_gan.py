@@ -10,8 +10,8 @@ import optax
 from flax import nnx
 
 from artifex_rl.data.digits import load_digits
-from artifex_rl.data.digits_denoiser import path_name
 from artifex_rl.data.digits_gan import FILE_NAME, new_digits_gan
+from artifex_rl.data.weights import path_name
 from artifex_rl.models.gan import Discriminator, Generator
 from artifex_rl.trainers import GANConfig, GANTrainer
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import jax
-import numpy as np
 import optax
 from flax import nnx
 
 from artifex_rl.data.digits import load_digits
-from artifex_rl.data.digits_denoiser import path_name
 from artifex_rl.data.digits_vae import FILE_NAME, LIKELIHOOD_STD, new_digits_vae
+from artifex_rl.data.weights import save_weights
 from artifex_rl.models.vae import VAE
 from artifex_rl.trainers import VAEConfig, VAETrainer
 
@@ -31,11 +30,5 @@ def make_digits_vae(num_steps: int = NUM_STEPS, seed: int = 0) -> VAE:
     return trainer.model
 
 
-def save(model: VAE, path: Path) -> None:
-    """Write the weights in half precision, by name."""
-    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
-    np.savez_compressed(path, **{path_name(name): np.asarray(value[...], np.float16) for name, value in flat})
-
-
 if __name__ == "__main__":
-    save(make_digits_vae(), Path(__file__).with_name(FILE_NAME))
+    save_weights(make_digits_vae(), Path(__file__).with_name(FILE_NAME))

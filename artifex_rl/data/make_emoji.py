@@ -24,6 +24,7 @@ from artifex_rl.data.emoji import (
     load_emoji,
     new_emoji_encoder,
 )
+from artifex_rl.data.weights import save_weights
 from artifex_rl.models.dual_encoder import DualEncoder, compute_contrastive_loss
 
 FIRST = 0x2600  # below are arrows and letters
@@ -69,7 +70,7 @@ def fit_encoder(steps: int = STEPS, seed: int = 0) -> DualEncoder:
     """Contrastive training on the emoji that are not held out, each picture a little shifted: AdamW, cosine decay."""
     emoji = load_emoji()
     images, counts = jnp.asarray(emoji.images[~emoji.heldout]), jnp.asarray(count_words(emoji.names)[~emoji.heldout])
-    encoder = new_emoji_encoder(seed)
+    encoder = new_emoji_encoder(nnx.Rngs(seed))
     schedule = optax.cosine_decay_schedule(LEARNING_RATE, steps)
     optimizer = nnx.Optimizer(encoder, optax.adamw(schedule, weight_decay=WEIGHT_DECAY), wrt=nnx.Param)
 
@@ -103,8 +104,4 @@ def _shift(images, key):
 if __name__ == "__main__":
     folder = Path(__file__).parent
     np.savez_compressed(folder / PICTURES_FILE, **render_emoji())
-    weights = {
-        ".".join(map(str, path)): np.asarray(value[...], np.float16)
-        for path, value in nnx.to_flat_state(nnx.state(fit_encoder()))
-    }
-    np.savez_compressed(folder / ENCODER_FILE, **weights)
+    save_weights(fit_encoder(), folder / ENCODER_FILE)

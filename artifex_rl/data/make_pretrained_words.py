@@ -8,13 +8,12 @@ import numpy as np
 import optax
 from flax import nnx
 
-from artifex_rl.data.pretrained import VOCABULARIES, file_name, new_policy
+from artifex_rl.data.pretrained import VOCABULARIES, as_word_policy, file_name, new_network
 from artifex_rl.data.ratings import load_ratings
 from artifex_rl.data.words import LANGUAGES, MAX_TOKENS, load_words
 from artifex_rl.rl.policies import SequencePolicy
 from artifex_rl.trainers import AutoregressiveTrainer
 
-HIDDEN_FEATURES = {"languages": 128, "lexicon": 128, "english": 96}
 BATCH_SIZE = 128
 LEARNING_RATE = 5e-3
 STEPS = {"languages": 12_000, "lexicon": 3_000, "english": 9_000}
@@ -22,7 +21,7 @@ STEPS = {"languages": 12_000, "lexicon": 3_000, "english": 9_000}
 
 def fit_words(name: str, steps: int) -> SequencePolicy:
     """A policy that has read the words of a checkpoint: Adam with a cosine decay, from seed 0."""
-    policy = new_policy(name, HIDDEN_FEATURES[name])
+    policy = as_word_policy(name, new_network(name, nnx.Rngs(0)))
     schedule = optax.cosine_decay_schedule(LEARNING_RATE, steps)
     optimizer = nnx.Optimizer(policy.network, optax.adam(schedule), wrt=nnx.Param)
     AutoregressiveTrainer(policy.network, optimizer).fit(training_data(name), steps, batch_size=BATCH_SIZE)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+from functools import partial
 
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from artifex_rl.data.ratings import rating_vocabulary
+from artifex_rl.data.weights import load_weights
 from artifex_rl.data.words import MAX_TOKENS, word_vocabulary
 from artifex_rl.models.gru import GRU
 from artifex_rl.rl.policies import SequencePolicy
 
 #: The vocabulary of each checkpoint, whose file is `pretrained_<name>.npz`.
 VOCABULARIES = {"languages": word_vocabulary, "lexicon": rating_vocabulary, "english": rating_vocabulary}
+HIDDEN_FEATURES = {"languages": 128, "lexicon": 128, "english": 96}
 
 
 def pretrained_words(name: str = "languages", temperature: float = 1.0) -> SequencePolicy:
@@ -40,20 +40,20 @@ def pretrained_words(name: str = "languages", temperature: float = 1.0) -> Seque
     """
     if name not in VOCABULARIES:
         raise ValueError(f"name: got {name!r}, needs one of {', '.join(map(repr, VOCABULARIES))}")
-    with (files("artifex_rl.data") / file_name(name)).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        weights = {tuple(path.split(".")): jnp.asarray(arrays[path], jnp.float32) for path in arrays.files}
-    policy = new_policy(name, len(weights["network", "recurrent", "kernel"]), temperature=temperature)
-    nnx.update(policy, nnx.traversals.unflatten_mapping(weights))
-    return policy
+    make = partial(new_network, name)
+    return as_word_policy(name, load_weights(make, file_name(name), "network."), temperature=temperature)
 
 
-def new_policy(name: str, hidden_features: int, *, temperature: float = 1.0, seed: int = 0) -> SequencePolicy:
-    """The policy of a checkpoint before it has read anything."""
+def new_network(name: str, rngs: nnx.Rngs) -> GRU:
+    """The network of a checkpoint before it has read anything."""
     vocabulary = VOCABULARIES[name]()
-    network = GRU(vocabulary.num_tokens, hidden_features, vocabulary.num_outputs, rngs=nnx.Rngs(seed))
-    return SequencePolicy(
-        network, MAX_TOKENS, eos_id=vocabulary.eos_id, pad_id=vocabulary.eos_id, temperature=temperature
-    )
+    return GRU(vocabulary.num_tokens, HIDDEN_FEATURES[name], vocabulary.num_outputs, rngs=rngs)
+
+
+def as_word_policy(name: str, network: GRU, temperature: float = 1.0) -> SequencePolicy:
+    """The policy that writes with it."""
+    eos_id = VOCABULARIES[name]().eos_id
+    return SequencePolicy(network, MAX_TOKENS, eos_id=eos_id, pad_id=eos_id, temperature=temperature)
 
 
 def file_name(name: str) -> str:
