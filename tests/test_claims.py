@@ -56,8 +56,8 @@ EXPLAINED: dict[tuple[str, str, str], Callable[[], float] | str] = {
     ("06", "quiz", "96 %"): "the scorer's accuracy, which test_digits measures to be at least that",
     ("07", "explore", "16 384"): lambda: 64 * 64 * 4,  # latents of Stable Diffusion
     ("07", "explore", "1.6"): lambda: 64 * 64 * 4 * 0.0001,
-    ("07", "live", "0.19"): "stands over the last row of the picture of section 1",
-    ("07", "guide", "5000"): lambda: make_digits_diffusion.NUM_STEPS,
+    ("07", "live", "0.18"): "stands over the last row of the picture of section 1",
+    ("07", "guide", "10000"): lambda: make_digits_diffusion.NUM_STEPS,
     ("08", "first-words", "2000"): lambda: make_digits_vae.NUM_STEPS,
     ("08", "explore", "1.2"): lambda: 1 + 0.2,
     ("08", "quiz", "128"): QUESTION,
