@@ -21,5 +21,5 @@ def load_digits_flow() -> Denoiser:
 
 
 def new_digits_flow(rngs: nnx.Rngs) -> Denoiser:
-    """The same network with random weights. Of half its width, the judge reads 91 % of what it draws, not 94 %."""
+    """The same network with random weights. Half as wide, its draws are read in 91 %, not 94 %."""
     return Denoiser((8, 8), (256, 256, 256), num_classes=10, rngs=rngs)

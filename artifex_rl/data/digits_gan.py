@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
-from artifex_rl.data.weights import path_name
+from artifex_rl.data.weights import load_weights
 from artifex_rl.models.gan import Discriminator, Generator
 
 FILE_NAME = "digits_gan.npz"
@@ -23,13 +19,10 @@ def load_digits_gan() -> tuple[Generator, Discriminator]:
     log p/q, the log-ratio of how often data and G's own pictures look like this one. Made by `python -m
     artifex_rl.data.make_digits_gan`. Every call returns new ones, to be trained on.
     """
-    players = nnx.eval_shape(lambda: new_digits_gan(nnx.Rngs(0)))  # random weights would only be written over
-    with (files("artifex_rl.data") / FILE_NAME).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        for name, player in zip(("generator", "discriminator"), players, strict=True):
-            for path, variable in nnx.to_flat_state(nnx.state(player, nnx.Param)):
-                variable.set_value(jnp.asarray(arrays[f"{name}.{path_name(path)}"], jnp.float32))
-    players[1].dropout = nnx.Dropout(0.0, rngs=nnx.Rngs(0))
-    return players
+    generator = load_weights(lambda rngs: new_digits_gan(rngs)[0], FILE_NAME, "generator.")
+    discriminator = load_weights(lambda rngs: new_digits_gan(rngs)[1], FILE_NAME, "discriminator.")
+    discriminator.dropout = nnx.Dropout(0.0, rngs=nnx.Rngs(0))
+    return generator, discriminator
 
 
 def new_digits_gan(rngs: nnx.Rngs) -> tuple[Generator, Discriminator]:

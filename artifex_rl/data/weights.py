@@ -17,12 +17,12 @@ Network = TypeVar("Network")
 def load_weights(make: Callable[[nnx.Rngs], Network], file_name: str, prefix: str = "") -> Network:
     """What `make(rngs)` would return, with the weights of a file of this package, whose names begin with `prefix`.
 
-    It may hold nothing but weights. Random ones would only be written over, and none are made, which spares the
-    compiler a second.
+    Random weights would only be written over, and none are made, which spares the compiler a second. Nor is
+    anything else that takes a computation, such as the key of a dropout: whoever calls this sets it.
     """
     network = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
     with (files("artifex_rl.data") / file_name).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        for path, variable in nnx.to_flat_state(nnx.state(network)):
+        for path, variable in nnx.to_flat_state(nnx.state(network, nnx.Param)):
             variable.set_value(jnp.asarray(arrays[prefix + path_name(path)], jnp.float32))
     return network
 
