@@ -144,7 +144,7 @@ class CheckpointFolder:
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)  # orbax's threads may still be failing in it
                 else:
-                    path.unlink()
+                    path.unlink(missing_ok=True)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

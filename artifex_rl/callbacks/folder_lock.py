@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -37,9 +38,7 @@ class FolderLock:
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, 0)
-            now = datetime.now(UTC).isoformat(" ", "seconds")
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}, since {now}".encode(), 0)
+            _sign(descriptor)
         except BlockingIOError:
             whose = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
             os.close(descriptor)
@@ -56,6 +55,14 @@ class FolderLock:
         """Give the lock back, if it is held."""
         if self._close is not None:
             self._close()
+
+
+def _sign(descriptor: int) -> None:
+    """Write into the file who holds it. On a full disk it stays empty: the lock is the flock, this is a courtesy."""
+    os.ftruncate(descriptor, 0)
+    now = datetime.now(UTC).isoformat(" ", "seconds")
+    with contextlib.suppress(OSError):
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}, since {now}".encode(), 0)
 
 
 #: What a forked child has to close: a lock lasts as long as anybody has its file open.
