@@ -79,10 +79,11 @@ print(json.dumps({"pairs": pairs, "length": engine._length}))"""
 PROBE = """(root) => {
   const probe = (window.probe = { frames: [], running: [], clicked: 0, pauses: [] });
   let known = root.dataset.running, seen = 0;
-  new MutationObserver(() => requestAnimationFrame((time) => {
+  new MutationObserver(() => {
+    const time = document.timeline.currentTime; // of the frame that is about to be painted
     if (time !== seen) probe.frames.push(time);
     seen = time;
-  })).observe(root.querySelector("svg"), { subtree: true, attributes: true, attributeFilter: ["d"] });
+  }).observe(root.querySelector("svg"), { attributes: true, attributeFilter: ["data-step"] });
   new MutationObserver(() => {
     if (root.dataset.running === known) return;
     known = root.dataset.running;

@@ -237,6 +237,82 @@ def test_a_move_counts_from_the_next_step_on_and_compiles_nothing():
     assert panel.compilations == 1 and panel._engine.chunks._loop._cache_size() == 1
 
 
+def test_moves_while_it_trains_are_where_their_marks_say():
+    """A run that is made again with the moves of its marks is the same to the bit, whatever was under way at each."""
+    by_hand, trainer = make_dpo(), make_dpo()
+    panel = LiveTraining(trainer, PAIRS, batch_size=10)
+    panel.start()
+    for i in range(8):
+        before = panel.steps
+        wait_for(lambda before=before: panel.steps > before + 5)
+        panel.set(beta=0.1 + 0.05 * i) if i % 2 else panel.set(learning_rate=0.001 * (i + 1))
+    steps = panel.steps
+    wait_for(lambda: panel.steps > steps + 5)
+    panel.pause()
+    marks, seen = panel.runs[0].marks, {}
+    assert len(marks) == 8 and panel.compilations == 1
+    for mark, end in zip(marks, [*(mark.step for mark in marks[1:]), panel.steps], strict=True):
+        if not seen:
+            seen = by_hand.fit(PAIRS, steps=mark.step, batch_size=10)
+        if mark.name == "beta":
+            by_hand.config = dataclasses.replace(by_hand.config, beta=mark.value)
+        else:
+            by_hand.state = with_number(by_hand.state, find_places(by_hand)["learning_rate"], mark.value)
+        more = by_hand.fit(PAIRS, steps=end - mark.step, batch_size=10) if end > mark.step else {}
+        seen = {name: np.concatenate([values, more.get(name, [])]) for name, values in seen.items()}
+    assert_same_history(panel.history, seen)
+    assert_same(trainer, by_hand)
+
+
+def test_a_move_that_a_pause_overtakes_counts_all_the_same():
+    """What the sliders show is what the trainer has when it rests."""
+    entered, release = threading.Event(), threading.Event()
+
+    def slow(samples, conditions):
+        if panel.steps == 2:
+            entered.set()
+            assert release.wait(120)
+        return score(samples, conditions)
+
+    trainer = make_grpo()
+    panel = LiveTraining(trainer, {"observations": OBSERVATIONS[:6]}, reward_fn=slow)
+    panel.start()
+    assert entered.wait(120)
+    panel.set(beta=0.2)
+    assert trainer.config.beta == 0.01 and panel.runs[0].marks == ()  # not yet: a chunk is under way
+    panel.pause()
+    release.set()
+    assert trainer.config.beta == panel.setting["beta"] == 0.2
+    assert [(mark.step, mark.name, mark.value) for mark in panel.runs[0].marks] == [(2, "beta", 0.2)]
+    panel.run(1)
+    assert len(panel.runs[0].marks) == 1 and panel.steps == 3
+
+
+def test_the_next_chunk_is_sent_off_before_the_last_one_is_read(monkeypatch):
+    """Else the processor waits for Python between any two. At a pause both are dropped, and no thread waits on."""
+    panel = LiveTraining(make_dpo(), PAIRS)
+    panel.run(40)  # by now it knows what a step takes
+    order, engine = [], panel._engine
+    advance, land = engine._advance, engine._land
+    monkeypatch.setattr(engine, "_advance", lambda *plan: (order.append("send"), advance(*plan))[1])
+    monkeypatch.setattr(engine, "_land", lambda *chunk: (order.append("land"), land(*chunk))[1])
+    engine._length = 10
+    panel.start()
+    steps = panel.steps
+    wait_for(lambda: panel.steps > steps + 100)
+    panel.pause()
+    engine.join()
+    assert "".join(word[0] for word in order).startswith("sslslslsl")
+    order.clear()
+    panel.speed = 1000.0  # then each has its own time
+    steps = panel.steps
+    panel.start()
+    wait_for(lambda: panel.steps > steps + 250)
+    panel.pause()
+    engine.join()
+    assert "".join(word[0] for word in order).startswith("slslslsl")
+
+
 def test_the_learning_rate_is_moved_where_the_optimizer_keeps_it():
     trainer, slow = make_dpo(), make_dpo()
     panel = LiveTraining(trainer, PAIRS)

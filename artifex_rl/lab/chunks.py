@@ -105,6 +105,7 @@ class CompiledChunks:
     """
 
     capacity = CAPACITY
+    sends_off = True  # `advance` does not wait for the steps
 
     def __init__(self, trainer: Trainer, experience: Any):
         self._trainer, self._experience = trainer, experience
@@ -171,6 +172,7 @@ class HostChunks:
     """
 
     capacity = 1
+    sends_off = False
     compilations = 0
 
     def __init__(self, trainer: Trainer, batches: list[Any], arguments: dict[str, Any]):

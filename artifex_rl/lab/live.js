@@ -1,12 +1,11 @@
 /* The page's side of a live training: buttons, sliders, and curves that the kernel sends while it trains.
  *
  * The kernel sends whole frames: heights of the curves in the SVG's own coordinates, texts of the ticks, marks. The
- * page draws the latest with the next repaint and says so now and then, and the kernel waits for that: no queue grows.
+ * page draws the latest with the next repaint and says so when it is asked, and the kernel waits for that: no queue grows.
  */
 
 const SPEEDS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 0]; // steps a second; 0: as fast as it goes
-const ANSWERED = 5; // one frame of so many: an answer goes through server and kernel, and costs as much as a frame
-const LATE = 400; // ms after an answer: then the next frame is answered in any case
+const LATE = 400; // ms after a move: by then the kernel has heard it, or has overlooked it
 const DASHES = ["", "7 3", "2 2.2"]; // of the runs, as in the figure
 const WORDS = {
   Start: "Train on, until you pause",
@@ -88,7 +87,7 @@ function render({ model, el }) {
   /* Frames --------------------------------------------------------------------------------------------------- */
 
   const frame = () => model.get("_frame");
-  let next = 0, counted = 0, spoken = 0, answered = 0, told = 0, since = null;
+  let next = 0, counted = 0, spoken = 0, answered = 0, since = null;
 
   function draw() {
     next = 0;
@@ -126,13 +125,13 @@ function render({ model, el }) {
       svg.setAttribute("aria-label", now.text);
       spoken = performance.now();
     }
-    if (now.serial >= answered + ANSWERED || (now.serial > answered && performance.now() - told > LATE)) answer(now.serial);
+    if (now.ask > answered) answer(now.serial);
   }
 
   /* A message, and no trait: the next value of any trait waits until the kernel is done with the one before, and a
    * kernel can overlook a message until another one comes (ipython/ipykernel#1554). */
   function answer(serial = answered) {
-    [answered, told] = [serial, performance.now()];
+    answered = serial;
     send("drawn", { serial });
   }
 
@@ -179,7 +178,7 @@ function render({ model, el }) {
       url = URL.createObjectURL(new Blob([now.png], { type: "image/png" }));
       sample.replaceChildren(element("img", { src: url, alt: now.alt }));
     } else sample.replaceChildren(element("pre", now.alt ? { "aria-label": now.alt } : {}, now.text ?? ""));
-    if (now.step !== undefined) sample.append(element("figcaption", {}, `${now.alt ? `${now.alt}, ` : ""}at step ${now.step.toLocaleString("en")}`));
+    if (now.step !== undefined) sample.append(element("figcaption", {}, `${now.alt ? `${now.alt.replace(/\.$/, "")}, ` : ""}at step ${now.step.toLocaleString("en")}`));
   }
 
   /* Whether there is a kernel to press buttons for ------------------------------------------------------------- */

@@ -9,10 +9,11 @@ import jax
 import numpy as np
 
 from artifex_rl.lab.chunks import make_chunks
-from artifex_rl.lab.engine import Engine, Run
+from artifex_rl.lab.engine import Engine
 from artifex_rl.lab.explorer import _digest
 from artifex_rl.lab.live_figure import LiveFigure
 from artifex_rl.lab.live_page import LivePage
+from artifex_rl.lab.live_run import Run
 from artifex_rl.lab.live_text import curves_of, title_of
 from artifex_rl.lab.sliders import make_sliders, read_setting
 from artifex_rl.trainer import Trainer

@@ -25,8 +25,11 @@ from artifex_rl.samples import as_sample
 HERE = Path(__file__).parent
 #: Seconds between two frames, at least, on average: a frame leaves when a chunk has begun, and chunks keep no time.
 FRAME_SECONDS = 1 / 28
-#: Frames that may be on their way to a page that has not answered, and seconds after which one is sent anyway. The
-#: page answers one of five (`ANSWERED` in live.js), and a kernel that is a fifth of a second away need not wait.
+#: Seconds between two frames that ask the page what it has drawn: an answer costs the page, the server and the kernel
+#: more than a frame, as JupyterLab shows each time that the kernel is busy. Without an answer the `ANOTHER`th frame
+#: after it asks again.
+ASK_SECONDS, ANOTHER = 1.0, 6
+#: Frames that may be on their way to a page that has not answered, and seconds after which one is sent anyway.
 IN_FLIGHT, PATIENCE = 12, 0.5
 #: Share of the time that `show` may take.
 SHOW_SHARE = 0.04
@@ -84,6 +87,7 @@ class LivePage(LabWidget):
         engine.symbols = {slider.name: slider.symbol for slider in sliders}
         self._due = self._sent = 0.0
         self._serial = self._drawn = 0  # the last frame that was sent, and the last that the page says it has drawn
+        self._asked, self._asked_at = 0, float("-inf")  # the last frame that asks, and when it was sent
         self._quiet = False
         self._shown_step, self._shown_until = -1, 0.0
         layout = {
@@ -195,11 +199,15 @@ class LivePage(LabWidget):
     def _redraw(self, final: bool) -> None:
         """Called by the training between its chunks. Only the latest is drawn, and no more than the page can take."""
         now = time.perf_counter()
-        waiting = self._serial - self._drawn >= IN_FLIGHT and now - self._sent < PATIENCE
+        waiting = (
+            self._asked > self._drawn and self._serial - self._drawn >= IN_FLIGHT and now - self._sent < PATIENCE
+        )
         if final or not (waiting or now < self._due):
             with self._engine.lock:
                 self._serial += not final
                 self._sent, self._due = now, max(self._due, now - FRAME_SECONDS) + FRAME_SECONDS
+                if not final:
+                    self._ask(now)
                 # A picture at rest has no number: stored, it is the same however many were sent before.
                 self._frame = self._make_frame(0 if final else self._serial)
                 if final and self._engine.failure is not None:
@@ -208,12 +216,21 @@ class LivePage(LabWidget):
         if self._show is not None:
             self._show_sample(final)
 
+    def _ask(self, now: float) -> None:
+        """Have the page answer the frame that leaves now, if it is time to."""
+        answered = self._asked <= self._drawn
+        if (now - self._asked_at >= ASK_SECONDS) if answered else (self._serial - self._asked >= ANOTHER):
+            if answered:
+                self._drawn = self._serial - 1  # it has drawn those before, too: it had time enough
+            self._asked, self._asked_at = self._serial, now
+
     def _make_frame(self, serial: int) -> dict:
         engine = self._engine
         frame = self._figure.frame([run.history for run in engine.runs], engine.runs[-1].marks)
         return {
             **self._figure.packed(frame),
             "serial": serial,
+            "ask": serial and self._asked,
             "step": engine.steps,
             "running": engine.running,
             "compiling": engine.running and not engine.warm,

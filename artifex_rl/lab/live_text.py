@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from artifex_rl.lab.engine import FORK
 from artifex_rl.lab.live_figure import Groups
+from artifex_rl.lab.live_run import FORK
 
 #: What is drawn if nobody says, in this order, of what the steps report; at most six.
 _CHOICE = {
