@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -311,6 +312,24 @@ def test_the_next_chunk_is_sent_off_before_the_last_one_is_read(monkeypatch):
     panel.pause()
     engine.join()
     assert "".join(word[0] for word in order).startswith("slslslsl")
+
+
+def test_a_show_that_takes_long_is_not_taken_for_slow_steps():
+    """Nothing waits for a chunk that is long there, and chunks grow: 200 steps of a few ms take no half minute."""
+    first = threading.Event()
+
+    def show(model, key):
+        if not first.is_set():
+            first.set()
+            time.sleep(2.0)
+        return "shown"
+
+    panel = LiveTraining(make_dpo(), PAIRS, show=show)
+    waited, engine = [], panel._engine
+    wait = engine._woken.wait
+    engine._woken.wait = lambda seconds: waited.append(seconds) or wait(seconds)
+    panel.run(200)
+    assert first.is_set() and max(waited) < 1.0 and engine._step_seconds < 1.0
 
 
 def test_the_learning_rate_is_moved_where_the_optimizer_keeps_it():

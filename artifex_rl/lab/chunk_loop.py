@@ -169,12 +169,17 @@ class ChunkLoop:
 
     def _land(self, ticket: int, chunk: Chunk) -> None:
         """Wait for a chunk; then the runs stand where it ends."""
+        late = self.chunks.sends_off and all(table.is_ready() for table in chunk.tables)
         rows = [np.asarray(table)[: chunk.length] for table in chunk.tables]
         now = time.perf_counter()
-        self._step_seconds = (now - max(chunk.sent, self._landed)) / chunk.length
+        seconds = (now - max(chunk.sent, self._landed)) / chunk.length
+        if late:  # Python was busy elsewhere: the steps took less
+            seconds = min(seconds, self._step_seconds or seconds)
+        if not late or self._step_seconds:
+            self._step_seconds = seconds
         self._landed, self.warm = now, True
         most = min(4 * chunk.length, self.chunks.capacity)
-        self._length = int(np.clip(round(CHUNK_SECONDS / self._step_seconds), 1, most))
+        self._length = int(np.clip(round(CHUNK_SECONDS / seconds), 1, most))
         good, problem = self._check(rows)
         if problem is not None:  # the steps before it count, however the chunks were cut
             rows = [row[:good] for row in rows]
