@@ -127,6 +127,7 @@ def _files(rest: list[str]) -> str:
     return f"{gone} is not there" if gone else ""
 
 
+@pytest.mark.slow
 @each
 def test_every_command_can_be_typed(document):
     found = [(words, fault(words)) for words in commands(document)]

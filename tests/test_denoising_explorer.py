@@ -1,5 +1,7 @@
 """DenoisingExplorer: what it draws of a trajectory's log-probability, against closed forms and the policy itself."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +14,6 @@ from artifex_rl.lab import DenoisingExplorer
 from artifex_rl.lab.denoising_explorer import ERROR, PLACES
 from artifex_rl.pretrained import pretrained_digits
 
-EXPLORER = DenoisingExplorer()
-START = EXPLORER.knobs
 SCHEDULES = {"cosine": cosine_schedule(20), "linear": linear_schedule(20)}
 SETTINGS = [
     {},
@@ -24,9 +24,17 @@ SETTINGS = [
 every_setting = pytest.mark.parametrize("setting", SETTINGS, ids=str)
 
 
+@functools.cache
+def begun():
+    """The explorer, and how it stands at first: made by the first test, and not by each worker that reads this."""
+    explorer = DenoisingExplorer()
+    return explorer, explorer.knobs
+
+
 def moved(**knobs):
-    EXPLORER.set(**{**START, **knobs})
-    return EXPLORER.curves()
+    explorer, start = begun()
+    explorer.set(**{**start, **knobs})
+    return explorer.curves()
 
 
 def drawn(curves, name):
@@ -46,7 +54,7 @@ class Constant(nnx.Module):
 
 
 def policy(guess, setting):
-    knobs = {**START, **setting}
+    knobs = {**begun()[1], **setting}
     schedule = SCHEDULES[setting.get("schedule", "cosine")].respace(int(knobs["steps"]))
     return DiffusionPolicy(Constant(guess), schedule, (8, 8), eta=knobs["eta"], min_std=knobs["min_std"])
 
@@ -115,7 +123,7 @@ def test_the_marks_stand_on_the_curves_and_never_behind_the_end():
 
 def test_every_moving_line_has_a_path_or_marks():
     """Of a line that has both, the page moves the marks and leaves the path where it was."""
-    for name, line in EXPLORER._canvas.lines.items():
+    for name, line in begun()[0]._canvas.lines.items():
         assert (line.get_linestyle() == "None") != (line.get_marker() == "None"), name
     curves = moved(eta=0.3, steps=7)
     for name in ("alpha_bar", "std", "log_prob", "price"):

@@ -166,7 +166,7 @@ def test_data_that_is_one_point_is_reached_through_the_right_marginals(eta):
 
 
 @pytest.mark.parametrize("make", [cosine_schedule, linear_schedule])
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("eta", [0.0, 0.5, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_gaussian_data_is_reproduced_in_mean_and_variance(make, eta):
     schedule = make(400)
     last = draw(gaussian_denoiser(0.6, 0.25, schedule), schedule, eta)[:, -1]

@@ -230,6 +230,7 @@ def test_a_hint_that_is_not_given_is_not_printed():
     assert "this will never be said" not in _mistakes(fine) and "✓ right." in _mistakes(fine)
 
 
+@pytest.mark.slow
 def test_every_wrong_function_has_a_source_that_runs_as_python():
     for name, made in registered().items():
         for wrong, _ in made.mistakes if isinstance(made, Exercise) else ():

@@ -515,6 +515,7 @@ def digits_trainer(config, rate, **options):
     return trainer_for(EnergyNetwork((8, 8), rngs=nnx.Rngs(0)), config, optax.adam(rate), **options)
 
 
+@pytest.mark.slow
 def test_digits_begin_to_show():
     trainer = digits_trainer(DENOISING, 2e-3)
     before, _ = judge_digits(trainer.sample(200, KEY, denoise=True))

@@ -158,6 +158,7 @@ def test_every_known_mistake_gets_its_own_hint_and_always_the_same_text(exercise
     assert sum(hint == other for _, other in exercise.mistakes) == 1
 
 
+@pytest.mark.slow
 @every_exercise
 def test_something_else_than_was_asked_for_is_told_as_that(exercise):
     """Whatever comes back, the verdict is about the answer, and no error of the check itself."""

@@ -43,7 +43,7 @@ MASKED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("hidden", [(np.nan, 1e30), (np.inf, -np.inf)])
+@pytest.mark.parametrize("hidden", [(np.nan, 1e30), pytest.param((np.inf, -np.inf), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", MASKED)
 def test_masking_entries_is_dropping_them_in_the_value_and_in_the_gradient(variant, name, hidden):
     count, function = MASKED[name]

@@ -1,5 +1,7 @@
 """FlowNoiseExplorer: exact velocities, the library's steps, and spreads, noise and prices against closed forms."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,13 +21,19 @@ from artifex_rl.lab.flow_noise_explorer import (
 )
 
 MEANS, WEIGHTS, STD = np.array([-1.4, 0.2, 1.3]), np.array([0.3, 0.2, 0.5]), 0.15
-EXPLORER = FlowNoiseExplorer()
-START = EXPLORER.knobs
+
+
+@functools.cache
+def begun():
+    """The explorer, and how it stands at first: made by the first test, and not by each worker that reads this."""
+    explorer = FlowNoiseExplorer()
+    return explorer, explorer.knobs
 
 
 def moved(**knobs):
-    EXPLORER.set(**{**START, **knobs})
-    return EXPLORER.curves()
+    explorer, start = begun()
+    explorer.set(**{**start, **knobs})
+    return explorer.curves()
 
 
 def paths(curves, name):
@@ -115,7 +123,7 @@ def test_without_noise_a_difference_has_no_price_and_the_sde_is_the_ode():
     curves = moved(noise_level=0)
     np.testing.assert_array_equal(curves["sde"], curves["ode"])
     assert (curves["std"][:, 1] == 0).all() and (curves["price"][:, 1] == PRICES[1]).all()
-    assert "no step has a density" in EXPLORER.summary()
+    assert "no step has a density" in begun()[0].summary()
 
 
 @pytest.mark.slow

@@ -558,6 +558,7 @@ def digits_trainer(config, seed=0, **of_discriminator):
     return trainer_for(generator, discriminator, config, 5e-4, make, key=seed)
 
 
+@pytest.mark.slow
 def test_digits_begin_to_show():
     from artifex_rl.data import load_digits
 

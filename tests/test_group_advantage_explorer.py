@@ -1,5 +1,7 @@
 """GroupAdvantageExplorer: the library's advantages at every size and scale, and which groups are silent."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -9,12 +11,12 @@ from artifex_rl.lab import GroupAdvantageExplorer
 from artifex_rl.lab.group_advantage_explorer import RATIOS
 
 REWARDS = load_scored_words().group_rewards
-EXPLORER = GroupAdvantageExplorer()
+explorer = functools.cache(GroupAdvantageExplorer)  # made by the first test, and not by each worker that reads this
 
 
 def moved(**knobs):
-    EXPLORER.set(**{"group_size": 8, "scale": "group", "bonus": 0, "clip_param_high": 0.2, **knobs})
-    return EXPLORER.curves()
+    explorer().set(**{"group_size": 8, "scale": "group", "bonus": 0, "clip_param_high": 0.2, **knobs})
+    return explorer().curves()
 
 
 def tops(curves, name, size=16):
@@ -42,7 +44,7 @@ def test_a_group_of_equal_rewards_is_marked_and_exactly_0(scale):
         marked = [bool(np.isfinite(curves[f"zero_{row}"]).all()) for row in range(4)]
         assert marked == silent.tolist()
         assert (tops(curves, "advantages", size)[silent] == 0).all()
-        assert f"{silent.sum()} of 4 groups teach nothing" in EXPLORER.summary()
+        assert f"{silent.sum()} of 4 groups teach nothing" in explorer().summary()
 
 
 def test_the_built_in_groups_go_silent_as_they_shrink():

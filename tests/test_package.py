@@ -146,6 +146,7 @@ def test_the_wheel_holds_the_package_the_course_and_nothing_else(built):
     assert {"artifex_rl/py.typed", "artifex_rl/lab/explorer.js", "artifex_rl/notebooks/00_start_here.ipynb"} <= names
 
 
+@pytest.mark.slow
 def test_the_sdist_holds_what_the_tests_need(built):
     with tarfile.open(built[0]) as sdist:
         names = {name.split("/", 1)[1] for name in sdist.getnames()}

@@ -94,6 +94,7 @@ def test_the_summary_is_one_sentence_at_every_end_of_every_slider(kind):
         explorer.set(**{control.name: control.value})
 
 
+@pytest.mark.slow
 @every
 def test_a_value_outside_a_slider_is_refused_and_nothing_moves(made, kind):
     explorer = made[kind]
@@ -105,6 +106,7 @@ def test_a_value_outside_a_slider_is_refused_and_nothing_moves(made, kind):
     assert explorer.fingerprint() == before
 
 
+@pytest.mark.slow
 @every
 def test_markers_are_all_drawn_at_first(made, kind):
     """The page moves the marks that are there: one that starts outside the figure would never be seen."""

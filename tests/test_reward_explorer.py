@@ -1,5 +1,7 @@
 """RewardExplorer: the library's composed rewards of real samples, and who wins by them."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -13,13 +15,19 @@ NAMES = ("ink", "small", "legible")
 SCORES = {
     name: (getattr(DIGITS, name) - getattr(DIGITS, name).mean()) / getattr(DIGITS, name).std() for name in NAMES
 }
-EXPLORER = RewardExplorer()
-START = EXPLORER.knobs
+
+
+@functools.cache
+def begun():
+    """The explorer, and how it stands at first: made by the first test, and not by each worker that reads this."""
+    explorer = RewardExplorer()
+    return explorer, explorer.knobs
 
 
 def moved(**knobs):
-    EXPLORER.set(**{**START, **knobs})
-    return EXPLORER.curves()
+    explorer, start = begun()
+    explorer.set(**{**start, **knobs})
+    return explorer.curves()
 
 
 def shown(curves):
@@ -62,7 +70,7 @@ def test_the_winners_are_the_extreme_samples():
 def test_ink_alone_is_bought_with_large_files():
     """What is not rewarded is paid with: the reason for a second weight."""
     moved()
-    curves = EXPLORER.curves()
+    curves = begun()[0].curves()
     ink, _, small = curves["profile"][1::3]
     assert ink > 1.5 and small < -1
     curves = moved(weight_ink=1, weight_small=1)

@@ -57,6 +57,7 @@ def test_the_script_makes_the_same_words():
     compare(make_scored_words(), load_scored_words())
 
 
+@pytest.mark.slow
 def test_the_script_makes_the_same_spellings():
     pytest.importorskip("wordfreq")
     from artifex_rl.data.make_scored_samples import make_scored_spellings

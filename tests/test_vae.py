@@ -446,6 +446,7 @@ def tell_digits(digits, steps, **settings):
     return trainer, untrained, recognised(), history
 
 
+@pytest.mark.slow
 def test_digits_are_told_again_after_a_few_seconds(digits):
     _, untrained, told, history = tell_digits(digits, 300)
     assert untrained < 0.25 and told > 0.85
