@@ -19,8 +19,8 @@ import numpy as np
 from artifex_rl.lab.live_run import Point, Run
 from artifex_rl.lab.sliders import find_places, with_number
 
-#: Seconds that a chunk should take: a frame for each is 24 a second, and a slider waits no longer.
-CHUNK_SECONDS = 0.042
+#: Seconds that a chunk should take: a frame for each is 21 a second, and a slider waits no longer.
+CHUNK_SECONDS = 0.046
 #: The share of a chunk's time after which the next one is sent off.
 NEARLY_DONE = 0.75
 
