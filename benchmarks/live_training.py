@@ -57,11 +57,11 @@ def live(seconds):
     return steps / took, 1000 * busy / steps
 
 def bare(seconds):
-    run, length, steps = panel.runs[0], engine._length, 0
-    state, carry = run.state, run.carry
+    start, length, steps = panel.runs[0].point, engine._length, 0
+    state, carry = start.state, start.carry
     began, busy = time.perf_counter(), time.process_time()
     while time.perf_counter() - began < seconds:
-        state, carry, table = engine.chunks.advance(state, carry, run.placed, length)
+        state, carry, table = engine.chunks.advance(state, carry, start.placed, length)
         np.asarray(table)
         steps += length
     return steps / (time.perf_counter() - began), 1000 * (time.process_time() - busy) / steps

@@ -3,7 +3,6 @@
 import dataclasses
 import re
 import threading
-import time
 
 import jax
 import jax.numpy as jnp
@@ -134,7 +133,8 @@ def test_in_the_background_it_trains_the_same_and_a_pause_is_a_whole_number_of_s
     assert_same(trainer, by_hand)
 
 
-def test_a_pause_does_not_wait_for_what_is_under_way():
+def held_at_the_third_step(trainer):
+    """A panel whose reward waits there, an event that says that it does, and one that lets it go on."""
     entered, release = threading.Event(), threading.Event()
 
     def slow(samples, conditions):
@@ -143,8 +143,13 @@ def test_a_pause_does_not_wait_for_what_is_under_way():
             assert release.wait(120)
         return score(samples, conditions)
 
-    trainer, undisturbed = make_grpo(), make_grpo()
     panel = LiveTraining(trainer, {"observations": OBSERVATIONS[:6]}, reward_fn=slow)
+    return panel, entered, release
+
+
+def test_a_pause_does_not_wait_for_what_is_under_way():
+    trainer, undisturbed = make_grpo(), make_grpo()
+    panel, entered, release = held_at_the_third_step(trainer)
     panel.start()
     assert entered.wait(120)
     panel.pause()  # returns, though the reward does not
@@ -267,16 +272,8 @@ def test_moves_while_it_trains_are_where_their_marks_say():
 
 def test_a_move_that_a_pause_overtakes_counts_all_the_same():
     """What the sliders show is what the trainer has when it rests."""
-    entered, release = threading.Event(), threading.Event()
-
-    def slow(samples, conditions):
-        if panel.steps == 2:
-            entered.set()
-            assert release.wait(120)
-        return score(samples, conditions)
-
     trainer = make_grpo()
-    panel = LiveTraining(trainer, {"observations": OBSERVATIONS[:6]}, reward_fn=slow)
+    panel, entered, release = held_at_the_third_step(trainer)
     panel.start()
     assert entered.wait(120)
     panel.set(beta=0.2)
@@ -314,22 +311,18 @@ def test_the_next_chunk_is_sent_off_before_the_last_one_is_read(monkeypatch):
     assert "".join(word[0] for word in order).startswith("slslslsl")
 
 
-def test_a_show_that_takes_long_is_not_taken_for_slow_steps():
-    """Nothing waits for a chunk that is long there, and chunks grow: 200 steps of a few ms take no half minute."""
-    first = threading.Event()
-
-    def show(model, key):
-        if not first.is_set():
-            first.set()
-            time.sleep(2.0)
-        return "shown"
-
-    panel = LiveTraining(make_dpo(), PAIRS, show=show)
-    waited, engine = [], panel._engine
-    wait = engine._woken.wait
-    engine._woken.wait = lambda seconds: waited.append(seconds) or wait(seconds)
-    panel.run(200)
-    assert first.is_set() and max(waited) < 1.0 and engine._step_seconds < 1.0
+@pytest.mark.parametrize("known", [True, False])
+def test_python_that_comes_late_is_not_taken_for_slow_steps(known):
+    """A `show` of a second, say. Else the next chunk would be sent off late, and be too short."""
+    panel = LiveTraining(make_dpo(), PAIRS)
+    panel.run(20)
+    engine = panel._engine
+    chunk = engine._advance(engine._version, 3, [engine.runs[0].point])
+    jax.block_until_ready(chunk.tables)
+    before = engine._step_seconds = engine._step_seconds if known else 0.0
+    engine._landed = float("-inf")
+    engine._land(engine._ticket, dataclasses.replace(chunk, sent=chunk.sent - 100))
+    assert panel.steps == 23 and engine._step_seconds == before
 
 
 def test_the_learning_rate_is_moved_where_the_optimizer_keeps_it():

@@ -69,7 +69,7 @@ def add(checkpoint):
 
 def link(checkpoint):
     path = data_file(checkpoint)
-    path.unlink(missing_ok=True)
+    path.unlink()
     path.symlink_to("/dev/zero")
     return "is a link, or a pipe"
 

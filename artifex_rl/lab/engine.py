@@ -161,7 +161,7 @@ class Engine(ChunkLoop):
         same = all(a is b for a, b in zip(here.variables, there.variables, strict=True))
         if not same or int(here.step) != int(there.step) or trainer.config is not run.config:
             placed, run.wanted = self.chunks.place(trainer.config), read_setting(trainer)
-            run.point = Point(_on_device(here), run.carry, trainer.config, placed, run.wanted, run.marks)
+            run.point = Point(_on_device(here), run.point.carry, trainer.config, placed, run.wanted, run.marks)
         self.chunks.key = trainer.key
         self.failure = self._owed = None
         self.running = True

@@ -40,16 +40,8 @@ class Run:
         return self.point.state
 
     @property
-    def carry(self) -> Any:
-        return self.point.carry
-
-    @property
     def config(self) -> Any:
         return self.point.config
-
-    @property
-    def placed(self) -> Any:
-        return self.point.placed
 
     @property
     def setting(self) -> dict[str, float]:
