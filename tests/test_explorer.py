@@ -240,6 +240,8 @@ def test_the_clip_explorer_draws_the_surrogate_and_its_gradient():
     np.testing.assert_allclose(curves["here_worse"], [[1.5, -1.5], [1.5, -1.5]], rtol=1e-5)
     surrogate = compute_clipped_surrogate(np.log([1.5]), [0.0], [1.0], 0.3, 0.1)
     np.testing.assert_allclose(curves["here_better"][0, 1], surrogate[0], rtol=1e-6)
+    assert explorer.summary().endswith("is pushed with 0 and one that was worse with -1.5.")
+    assert moved(explorer, ratio=0.5).summary().endswith("is pushed with 0.5 and one that was worse with 0.")
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ def test_the_summary_is_one_sentence_at_every_end_of_every_slider(kind):
         for value in (control.low, control.high):
             explorer.set(**{control.name: value})
             assert re.fullmatch(r"[A-Z][^\n]*[^ ]\.", explorer.summary()) and "nan" not in explorer.summary()
+            assert not re.search(r"[-−]0(\.0+)?(?!\.?\d)", explorer.summary()), "nothing is −0"
             seen.add(explorer.fingerprint())
             for name, points in explorer.curves().items():
                 assert not np.isinf(points).any(), name

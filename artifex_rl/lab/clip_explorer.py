@@ -81,7 +81,7 @@ def _figure(curves, limits):
 
 def _describe(knobs, curves):
     low, high = 1 - knobs["clip_param"], 1 + knobs["clip_param_high"]
-    better, worse = curves["here_better"][1, 1], curves["here_worse"][1, 1]
+    better, worse = (float(curves[f"here_{name}"][1, 1]) + 0.0 for name in ("better", "worse"))  # a −0 becomes 0
     return (
         f"At a ratio of {knobs['ratio']:.2f}, with the clip range {low:.2f} to {high:.2f}, an action that was better "
         f"than expected is pushed with {better:.3g} and one that was worse with {worse:.3g}."
