@@ -1,5 +1,6 @@
 """The built-in scored words and digits: what the files hold, and that the script makes them again."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -65,6 +66,15 @@ def test_the_script_makes_the_same_spellings():
     made, stored = make_scored_spellings(), load_scored_spellings()
     np.testing.assert_allclose(made.logits, stored.logits, atol=0.05)  # stored in half precision
     compare(made._replace(logits=stored.logits), stored)
+
+
+def test_digits_are_enlarged_by_linear_interpolation_and_alike_on_every_processor():
+    from artifex_rl.data.make_scored_samples import enlarge
+
+    images = load_scored_digits().images
+    found = enlarge(images, 48)
+    np.testing.assert_allclose(found, jax.image.resize(images.astype(float), (95, 48, 48), "linear"), atol=1e-4)
+    np.testing.assert_array_equal(found * 144, np.round(found * 144))  # twelfths in either direction, and no noise
 
 
 @pytest.mark.slow  # for the compiler: without its optimisations twenty steps of rounding are visible
