@@ -1,8 +1,8 @@
 """Settings of the trainers: frozen dataclasses that check themselves, and whose numbers a compiled step reads anew.
 
-A config is a JAX pytree. Its floats are leaves, traced like any array; its integers, strings and flags are static.
-So `trainer.config = dataclasses.replace(trainer.config, clip_param=0.3)` compiles nothing, while another number of
-epochs does.
+A config is a JAX pytree. Its floats, and PPO's number of epochs, are leaves, traced like any array; its other
+integers, strings and flags are static. So `dataclasses.replace(trainer.config, clip_param=0.3)`, assigned to the
+trainer, compiles nothing, while another number of minibatches does: it is a shape.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import numpy as np
 def config(cls: type) -> type:
     """Class decorator: a frozen dataclass of `number`, `count`, `choice` and `flag` fields, as a JAX pytree.
 
-    Numbers become traced leaves. JAX rebuilds a config around tracers without a check: a tracer has no value.
+    Numbers, and counts that say so, become traced leaves. JAX rebuilds a config around tracers without a check: a
+    tracer has no value.
     """
     cls.__post_init__ = _check_fields
     cls = dataclasses.dataclass(frozen=True)(cls)
@@ -74,8 +75,11 @@ def number(
     return _field(default, read, traced=True)
 
 
-def count(default: int | None, *, low: int = 1) -> Any:
-    """A field for an integer of at least `low`; None is allowed where it is the default."""
+def count(default: int | None, *, low: int = 1, traced: bool = False) -> Any:
+    """A field for an integer of at least `low`; None is allowed where it is the default.
+
+    `traced`: the compiled step reads it, as the end of a loop; otherwise it is a part of the code, such as a shape.
+    """
     needed = f"an integer of at least {low}" + (", or None" if default is None else "")
 
     def read(value):
@@ -86,7 +90,7 @@ def count(default: int | None, *, low: int = 1) -> Any:
             raise ValueError(needed)
         return int(value)
 
-    return _field(default, read)
+    return _field(default, read, traced)
 
 
 def choice(default: str, *others: str) -> Any:
@@ -192,7 +196,7 @@ class PPOConfig:
     clip_param_high: float | None = number(None, above=0)
     clip_value: float | None = number(None, above=0)
     target_kl: float | None = number(None, above=0)
-    num_epochs: int = count(4)
+    num_epochs: int = count(4, traced=True)
     num_minibatches: int = count(4)
     normalize_advantages: bool = flag(True)
 

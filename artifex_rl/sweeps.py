@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -65,9 +67,9 @@ def sweep(
             step, of arrays as `prepare` returns them, by drawing from the run's own model, for instance.
         steps: of each run, at least 1.
         batch_size: rows of a batch, with a dataset.
-        at_once: how many runs go side by side, at least 1; the next ones follow. None: all. Side by side, many small
-            networks cost hardly more than one. On a CPU those whose products take most of the time, from some
-            hundred units on, are faster one by one.
+        at_once: how many runs share a compiled call, at least 1; there are as many calls at a time as processors.
+            None: all runs in one call, where many small networks cost hardly more than one. On a CPU those whose
+            products take most of the time, from some hundred units on, are faster one by one, each on a processor.
 
     Returns:
         A `Sweep`: metrics `(S, steps)`, or `(C, S, steps)` if there are configs, and the final states and models.
@@ -109,21 +111,34 @@ def sweep(
         return jax.lax.scan(one, state, rows, length=steps)
 
     @jax.jit
-    def every(begun, batches):
+    def some(begun, batches, runs):
         def one_run(i):
             batch = [leaf if once else leaf[i] for leaf, once in zip(batches, shared, strict=True)]
             return run(*jax.tree.map(lambda leaf: leaf[i], begun), treedef.unflatten(batch))
 
-        runs = jnp.arange(len(states))
-        if at_once is None:
-            return jax.vmap(one_run)(runs)
-        return jax.lax.map(one_run, runs, batch_size=None if at_once == 1 else at_once)
+        return jax.vmap(one_run)(runs) if runs.ndim else one_run(runs)
 
     begun = _stack(states), jnp.stack(keys), _stack(used), np.stack(rows) if rows else None
-    ended, metrics = every(begun, batches)
+    ended, metrics = _in_threads(some, begun, batches, len(states), at_once)
     lead = (len(seeds),) if configs is None else (len(configs), len(seeds))
     ended, metrics = jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), (ended, metrics))
     return Sweep(jax.tree.map(np.asarray, metrics), ended, first)
+
+
+def _in_threads(train: Any, begun: Any, batches: Any, num_runs: int, at_once: int | None) -> Any:
+    """What the compiled `train(begun, batches, runs)` returns for all runs, `at_once` in each call.
+
+    As many calls are under way as there are processors: JAX computes those of one thread one after the other.
+    """
+    if at_once is None:
+        return train(begun, batches, np.arange(num_runs))
+    calls = np.arange(0, num_runs, at_once)
+    if at_once > 1:  # the last call has as many as the others, so that nothing is compiled for it
+        calls = np.minimum(calls[:, None] + np.arange(at_once), num_runs - 1)
+    compiled = train.lower(begun, batches, calls[0]).compile()
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        parts = list(threads.map(lambda runs: jax.block_until_ready(compiled(begun, batches, runs)), calls))
+    return jax.tree.map(lambda *leaves: _join(leaves, at_once)[:num_runs], *parts)
 
 
 def _listed(name: str, values: Any) -> list[Any]:
@@ -184,6 +199,11 @@ def _stack_batches(batches: list[Any]) -> tuple[Any, list[Any], list[bool]]:
     same = [all(leaf is column[0] or np.array_equal(leaf, column[0]) for leaf in column) for column in columns]
     kept = [column[0] if once else np.stack(column) for column, once in zip(columns, same, strict=True)]
     return treedef, kept, same
+
+
+def _join(leaves: tuple[jax.Array, ...], at_once: int) -> Any:
+    joined = jnp if _is_key(leaves[0]) else np
+    return joined.stack(leaves) if at_once == 1 else joined.concatenate(leaves)
 
 
 def _stack(trees: list[Any]) -> Any:

@@ -24,9 +24,13 @@ def test_the_lab_compiles_at_the_first_level_unless_another_was_asked_for(before
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [({}, {"PJRT_NPROC": "1"}), ({"PJRT_NPROC": "4"}, {"PJRT_NPROC": "4"}), ({"NPROC": "3"}, {"NPROC": "3"})],
+    [
+        ({}, {"PJRT_NPROC": str(min(2, len(os.sched_getaffinity(0))))}),
+        ({"PJRT_NPROC": "4"}, {"PJRT_NPROC": "4"}),
+        ({"NPROC": "3"}, {"NPROC": "3"}),
+    ],
 )
-def test_the_lab_computes_in_one_thread_unless_another_number_was_asked_for(before, after):
+def test_the_lab_computes_in_two_threads_unless_another_number_was_asked_for(before, after):
     names = ("PJRT_NPROC", "NPROC")
     code = f"import os, artifex_rl.lab; print({{name: os.environ[name] for name in {names} if name in os.environ}})"
     environment = {name: value for name, value in os.environ.items() if name not in names} | before

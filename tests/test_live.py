@@ -243,6 +243,21 @@ def test_a_move_counts_from_the_next_step_on_and_compiles_nothing():
     assert panel.compilations == 1 and panel._engine.chunks._loop._cache_size() == 1
 
 
+def test_the_epochs_of_ppo_have_a_slider_of_whole_stops_and_compile_nothing():
+    trainer = make_ppo()
+    panel = LiveTraining(trainer, Environment(CartPole(), num_steps=8, num_envs=2), sliders=["num_epochs"])
+    slider = panel._layout["sliders"][0]
+    assert slider["label"] == "K  epochs" and slider["stops"] == [1, 2, 3, 4]
+    panel.run(2)
+    made = int(trainer.optimizer.step[...])
+    panel.num_epochs = 3.0  # as a hand does: a slider knows floats alone
+    panel.run(2)
+    assert trainer.config.num_epochs == 3 and isinstance(trainer.config.num_epochs, int)
+    assert int(trainer.optimizer.step[...]) == made + 2 * 3 * 2 and panel.compilations == 1
+    with pytest.raises(ValueError, match="num_epochs: got 2.5, needs an integer of at least 1"):
+        panel.set(num_epochs=2.5)
+
+
 def test_moves_while_it_trains_are_where_their_marks_say():
     """A run that is made again with the moves of its marks is the same to the bit, whatever was under way at each."""
     by_hand, trainer = make_dpo(), make_dpo()

@@ -307,6 +307,24 @@ def test_gradients_are_cut_to_their_norm():
     assert moved[None] == pytest.approx(metrics["grad_norm"], rel=1e-4)
 
 
+def test_another_number_of_epochs_compiles_nothing():
+    """Four epochs of a trainer that has made one are those of a trainer that makes four from the start."""
+    four = dataclasses.replace(ONE_STEP, num_epochs=4, num_minibatches=3)
+    model = make_actor_critic(nnx.Rngs(0))
+    trainer = PPOTrainer(model, nnx.Optimizer(model, ADAM, wrt=nnx.Param), dataclasses.replace(four, num_epochs=1))
+    begun = jax.tree.map(jnp.copy, trainer.state)
+    batch = on_policy(trainer, make_batch())
+    trainer.train_step(batch)
+    assert int(nnx.state(trainer.optimizer)["step"][...]) == 3
+    trainer.state, trainer.config = begun, four
+    metrics = trainer.train_step(batch)
+    assert int(nnx.state(trainer.optimizer)["step"][...]) == 12
+    assert trainer._compiled_step._cache_size() == 1
+    fresh = make_trainer(four, ADAM)
+    assert fresh.train_step(batch) == metrics
+    assert_trees_close(params_of(fresh), params_of(trainer), atol=0)
+
+
 @pytest.mark.slow
 def test_updates_beyond_the_target_kl_are_left_out():
     # The first update starts at KL 0 and is made; the second sees how far that went; it and the third are left out.

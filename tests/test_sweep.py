@@ -1,6 +1,7 @@
 """A sweep: the runs are those of the trainers one by one, compiled once, and a wrong argument is named."""
 
 import dataclasses
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -98,6 +99,26 @@ def test_some_at_once_are_the_same_runs_as_all(at_once):
     ]
     for expected, got in zip(*map(jax.tree.leaves, [(run.metrics, run.states) for run in runs]), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_calls_of_a_sweep_are_under_way_side_by_side_and_compiled_once(monkeypatch):
+    """As many as there are processors, here three: each waits in the middle until the others are there."""
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    meet, wait = threading.Barrier(3, timeout=60), jax.block_until_ready
+
+    def wait_for_all(result):
+        meet.wait()
+        return wait(result)
+
+    monkeypatch.setattr(jax, "block_until_ready", wait_for_all)
+    Counting.traces = 0
+    result = sweep(make, seeds=range(6), data=samples(), steps=3, at_once=1)
+    assert Counting.traces == 1
+    monkeypatch.undo()
+    for seed in range(6):
+        trainer = make(seed)
+        assert_same_run(result, (seed,), trainer, trainer.fit(samples(), steps=3))
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from artifex_rl.lab.live_run import Point, Run
-from artifex_rl.lab.sliders import find_places, with_number
+from artifex_rl.lab.sliders import find_places, with_fields, with_number
 
 #: Seconds that a chunk should take: a frame for each is 21 a second, and a slider waits no longer.
 CHUNK_SECONDS = 0.046
@@ -99,7 +99,7 @@ class ChunkLoop:
             return point
         fields = {name: value for name, value in moved.items() if name not in self.places}
         if fields:
-            config = dataclasses.replace(point.config, **fields)
+            config = with_fields(point.config, fields)
             point = dataclasses.replace(point, config=config, placed=self.chunks.place(config))
         for name in moved.keys() & self.places.keys():
             point = dataclasses.replace(point, state=with_number(point.state, self.places[name], moved[name]))

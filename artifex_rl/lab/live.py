@@ -37,9 +37,10 @@ class LiveTraining(LivePage):
             lets Python score samples. A list of batches is taken in turns.
         batch_size: rows of a batch, with a dataset.
         reward_fn: as for `train_step(batch, reward_fn)`.
-        sliders: which numbers get one: names of floats of the config, settings of the model (`noise_level` of a
-            `FlowPolicy`, `eta` of a `DiffusionPolicy`), "learning_rate" (if the optimizer was made with
-            `optax.inject_hyperparams(optax.adam)(learning_rate=1e-3)`), `Slider`s or `Control`s. None: all of them.
+        sliders: which numbers get one: names of numbers of the config (floats, and PPO's `num_epochs`), settings of
+            the model (`noise_level` of a `FlowPolicy`, `eta` of a `DiffusionPolicy`), "learning_rate" (if the
+            optimizer was made with `optax.inject_hyperparams(optax.adam)(learning_rate=1e-3)`), `Slider`s or
+            `Control`s. None: all of them.
         curves: what is drawn: a mapping from the title of each small figure to a metric or to several, or a list of
             metrics. None: a choice that suits the trainer.
         show: `show(model, key)` turns the current model into something to look at: a text, lines of text, an image

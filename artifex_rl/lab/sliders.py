@@ -26,6 +26,7 @@ LABELS = {
     "vf_coeff": "c_v  value loss",
     "entropy_coeff": "c_H  entropy",
     "max_grad_norm": "max norm",
+    "num_epochs": "K  epochs",
     "clip_value": "value clip",
     "target_kl": "target KL",
     "beta": "β",
@@ -44,6 +45,8 @@ _NEAR_ONE = (
 _SPREAD = {LEARNING_RATE: (100, 30), "clip_param": (20, 4), "clip_param_high": (20, 4)}
 #: Stops of a factor: ten to each power of ten.
 _PER_DECADE = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+#: Stops of a count.
+_COUNTS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 50.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +54,8 @@ class Slider:
     """One slider of a live training.
 
     Args:
-        name: a float of the trainer's config, a setting of the model such as "noise_level", or "learning_rate".
+        name: a float of the trainer's config, its number of epochs, a setting of the model such as
+            "noise_level", or "learning_rate".
         stops: where a hand may put it, rising; None for stops that suit the number.
         label: what the reader sees. Its first word stands at the marks in the curves.
         help: a sentence shown when the pointer rests on the label.
@@ -116,7 +120,7 @@ def make_sliders(trainer: Any, wanted: Sequence[Any] | None, setting: dict[str, 
 
 
 def read_setting(trainer: Any) -> dict[str, float]:
-    """Every number of the trainer that can be moved: floats of its config, and those that `find_places` finds."""
+    """Every number of the trainer that can be moved: those its config has traced, and those `find_places` finds."""
     config = trainer.config
     setting = {
         field.name: float(getattr(config, field.name))
@@ -140,10 +144,17 @@ def check_setting(
                 raise ValueError(f"{name}: got {value!r}, needs a number")
             places[name].check(float(value))
     fields = {name: value for name, value in changes.items() if name not in places}
-    config = dataclasses.replace(config, **fields) if fields else config
+    config = with_fields(config, fields) if fields else config
     return setting | {
         name: float(changes[name]) if name in places else float(getattr(config, name)) for name in changes
     }
+
+
+def with_fields(config: Any, numbers: Mapping[str, float]) -> Any:
+    """The config with these numbers. A slider knows floats alone: a whole one counts where the config has a count."""
+    whole = {name for name, number in numbers.items() if isinstance(getattr(config, name), int)}
+    whole = {name for name in whole if isinstance(numbers[name], float) and numbers[name].is_integer()}
+    return dataclasses.replace(config, **numbers | {name: int(numbers[name]) for name in whole})
 
 
 def find_places(trainer: Any) -> dict[str, Place]:
@@ -193,6 +204,8 @@ def _suitable(config: Any, name: str, value: float, places: Mapping[str, Place])
         return _NEAR_ONE
     if name == "label_smoothing":
         return tuple(round(0.02 * i, 2) for i in range(25))
+    if isinstance(getattr(config, name, None), int):
+        return tuple(stop for stop in _COUNTS if stop <= 5 * value)
     value = value or 0.1
     below, above = _SPREAD.get(name, (20, 10))
     middle = math.floor(math.log10(value))

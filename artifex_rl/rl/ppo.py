@@ -105,12 +105,21 @@ class PPOTrainer(RLTrainer):
                 moved = jax.tree.map(lambda new, old: jnp.where(stop, old, new), moved, state)
             return (moved, stop), (metrics, ~stopped)
 
-        order_keys = jax.random.split(order_key, config.num_epochs)
-        orders = jax.vmap(lambda key: jax.random.permutation(key, num_rows))(order_keys)
-        chosen, real = orders[:, slots].reshape(-1, slots.shape[1]), np.tile(is_real, (config.num_epochs, 1))
-        updates = (chosen, real, jax.random.split(key, len(chosen)))
-        (state, _), (seen, looked_at) = jax.lax.scan(minibatch, (state, jnp.asarray(False)), updates)
-        return state, metrics | {name: masked_mean(each, looked_at) for name, each in seen.items()}
+        def epoch(i, carry):
+            loop, totals, looks = carry
+            order = jax.random.permutation(jax.random.fold_in(order_key, i), num_rows)
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, i * len(slots) + jnp.arange(len(slots)))
+            loop, (seen, looked_at) = jax.lax.scan(minibatch, loop, (order[slots], is_real, keys))
+            add = lambda total, each: total + jnp.sum(jnp.where(looked_at, each, 0.0))  # noqa: E731
+            return loop, jax.tree.map(add, totals, seen), looks + jnp.sum(looked_at, dtype=looks.dtype)
+
+        begin = (state, jnp.asarray(False))
+        _, (seen, _) = jax.eval_shape(minibatch, begin, (slots[0], is_real[0], key))
+        zeros = jax.tree.map(lambda each: jnp.zeros(each.shape, each.dtype), seen)
+        # The number of epochs is where a loop ends, and no shape: a slider moves it, and nothing is compiled.
+        loop = (begin, zeros, jnp.float32(0))
+        (state, _), totals, looks = jax.lax.fori_loop(jnp.int32(0), config.num_epochs, epoch, loop)
+        return state, metrics | {name: total / looks.astype(total.dtype) for name, total in totals.items()}
 
     def estimate_advantages(self, batch: dict[str, Any]) -> tuple[dict[str, Any], Metrics]:
         """The batch as rows, `(T·N, ...)` or `(B, T)` for responses, with "advantages", "returns" and a "mask"."""
