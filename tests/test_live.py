@@ -254,7 +254,7 @@ def test_the_epochs_of_ppo_have_a_slider_of_whole_stops_and_compile_nothing():
     panel.run(2)
     assert trainer.config.num_epochs == 3 and isinstance(trainer.config.num_epochs, int)
     assert int(trainer.optimizer.step[...]) == made + 2 * 3 * 2 and panel.compilations == 1
-    with pytest.raises(ValueError, match="num_epochs: got 2.5, needs an integer of at least 1"):
+    with pytest.raises(ValueError, match=r"num_epochs: got 2\.5, needs an integer of at least 1"):
         panel.set(num_epochs=2.5)
 
 
