@@ -25,17 +25,35 @@ def test_the_lab_compiles_at_the_first_level_unless_another_was_asked_for(before
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ({}, {"PJRT_NPROC": str(min(2, len(os.sched_getaffinity(0))))}),
+        ({}, {"PJRT_NPROC": "1"}),
         ({"PJRT_NPROC": "4"}, {"PJRT_NPROC": "4"}),
         ({"NPROC": "3"}, {"NPROC": "3"}),
     ],
 )
-def test_the_lab_computes_in_two_threads_unless_another_number_was_asked_for(before, after):
+def test_the_lab_computes_in_one_thread_unless_another_number_was_asked_for(before, after):
     names = ("PJRT_NPROC", "NPROC")
     code = f"import os, artifex_rl.lab; print({{name: os.environ[name] for name in {names} if name in os.environ}})"
     environment = {name: value for name, value in os.environ.items() if name not in names} | before
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert found.stdout.strip() == str(after), found.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone says what a process's threads are called")
+@pytest.mark.parametrize(("before", "threads"), [({}, 2), ({"PJRT_NPROC": "1"}, 1)])
+def test_two_trainings_at_a_time_have_a_thread_each_unless_another_number_was_asked_for(before, threads):
+    """Counted: XLA's threads of this process, once it has computed."""
+    code = """
+from pathlib import Path
+from artifex_rl.lab import train_two_at_a_time
+train_two_at_a_time()
+import jax
+jax.numpy.ones(3).block_until_ready()
+print(sum("XLAEigen" in task.read_text() for task in Path("/proc/self/task").glob("*/comm")))
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in ("PJRT_NPROC", "NPROC")} | before
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert found.stdout.strip() == str(threads), found.stderr
 
 
 def test_importing_the_lab_computes_nothing_so_that_what_it_asks_of_xla_still_counts():

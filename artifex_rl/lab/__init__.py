@@ -3,21 +3,35 @@
 import importlib
 import os
 
+from artifex_rl.lab.memory import share_arenas
+
 # A lesson compiles hundreds of small programs and runs most of them once. LLVM's first level of optimisation takes a
 # third less time over them than its usual one, and the models of this course train as fast. XLA reads this at the
 # first computation; a level that was asked for stays.
 if "xla_backend_optimization_level" not in (_flags := os.environ.get("XLA_FLAGS", "")):
     os.environ["XLA_FLAGS"] = f"{_flags} --xla_backend_optimization_level=1".strip()
 
-# XLA computes in as many threads as there are cores: two are enough here. Runs that are compared go side by side, one
-# in each, which nearly halves their time; and an explorer is drawn while a panel trains. A single step of this size
-# gains nothing from the second thread, PPO's on CartPole takes a sixth longer, and more would make that worse; a
-# server's other cores go to its other learners. XLA reads this at the first computation, too. Where there is one
-# core, a compiled function waits for the one that runs, and a host callback inside of one may hang if its arrays are
-# larger than 100 kB.
-if not {"PJRT_NPROC", "NPROC"} & os.environ.keys():
-    _cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ["PJRT_NPROC"] = str(min(2, _cores))
+# XLA splits a step among as many threads as there are cores, and steps of this size lose more by it than they gain:
+# on two cores PPO's on CartPole takes a quarter longer with two threads, and twice the processor time. The other core
+# is free to draw, and a server's cores go to its other learners. XLA reads this at the first computation, too. The
+# price: a compiled function waits for the one that runs, at most one chunk of a live training; and a host callback
+# inside of a compiled function may hang if its arrays are larger than 100 kB, as on any machine of one core.
+if _one_thread := not {"PJRT_NPROC", "NPROC"} & os.environ.keys():
+    os.environ["PJRT_NPROC"] = "1"
+
+
+def train_two_at_a_time() -> None:
+    """Let XLA compute in two threads, for a notebook that trains one run in each: two take hardly longer than one.
+
+    To be called before the first computation; afterwards it changes nothing until the kernel is restarted. Sequence
+    models train as fast by themselves as with one thread, PPO on CartPole takes a sixth longer. What the environment
+    asks for, in PJRT_NPROC or NPROC, stays.
+    """
+    if _one_thread:
+        os.environ["PJRT_NPROC"] = "2"
+
+
+share_arenas()
 
 #: All names come when asked for, so that the launcher and the doctor can say what is missing on a machine where
 #: anywidget, matplotlib or the rest of the extra `lab` is.
@@ -71,6 +85,7 @@ __all__ = [
     "RewardExplorer",
     "Slider",
     "TextRewardExplorer",
+    "train_two_at_a_time",
 ]
 
 
