@@ -40,7 +40,11 @@ def test_the_lab_computes_in_one_thread_unless_another_number_was_asked_for(befo
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone says what a process's threads are called")
-@pytest.mark.parametrize(("before", "threads"), [({}, 2), ({"PJRT_NPROC": "1"}, 1)])
+@pytest.mark.parametrize(
+    ("before", "threads"),
+    [({}, 2), ({"PJRT_NPROC": "1"}, 1), ({"PJRT_NPROC": "1", "ARTIFEX_RL_PJRT_NPROC": "1"}, 2)],
+    ids=["nothing", "one", "what a server that the lab has started hands on"],
+)
 def test_two_trainings_at_a_time_have_a_thread_each_unless_another_number_was_asked_for(before, threads):
     """Counted: XLA's threads of this process, once it has computed."""
     code = """
@@ -51,7 +55,8 @@ import jax
 jax.numpy.ones(3).block_until_ready()
 print(sum("XLAEigen" in task.read_text() for task in Path("/proc/self/task").glob("*/comm")))
 """
-    environment = {name: value for name, value in os.environ.items() if name not in ("PJRT_NPROC", "NPROC")} | before
+    names = ("PJRT_NPROC", "NPROC", "ARTIFEX_RL_PJRT_NPROC")
+    environment = {name: value for name, value in os.environ.items() if name not in names} | before
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert found.stdout.strip() == str(threads), found.stderr
 

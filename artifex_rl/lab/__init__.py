@@ -16,8 +16,9 @@ if "xla_backend_optimization_level" not in (_flags := os.environ.get("XLA_FLAGS"
 # is free to draw, and a server's cores go to its other learners. XLA reads this at the first computation, too. The
 # price: a compiled function waits for the one that runs, at most one chunk of a live training; and a host callback
 # inside of a compiled function may hang if its arrays are larger than 100 kB, as on any machine of one core.
-if _one_thread := not {"PJRT_NPROC", "NPROC"} & os.environ.keys():
-    os.environ["PJRT_NPROC"] = "1"
+_OURS = "ARTIFEX_RL_PJRT_NPROC"  # a kernel inherits both, and knows that nobody has asked for the number
+if not {"PJRT_NPROC", "NPROC"} & os.environ.keys():
+    os.environ["PJRT_NPROC"] = os.environ[_OURS] = "1"
 
 
 def train_two_at_a_time() -> None:
@@ -27,7 +28,7 @@ def train_two_at_a_time() -> None:
     models train as fast by themselves as with one thread, PPO on CartPole takes a sixth longer. What the environment
     asks for, in PJRT_NPROC or NPROC, stays.
     """
-    if _one_thread:
+    if os.environ.get("PJRT_NPROC", "") == os.environ.get(_OURS):
         os.environ["PJRT_NPROC"] = "2"
 
 
