@@ -84,7 +84,8 @@ def test_the_knobs_are_those_of_the_config(page):
 @each
 def test_what_a_range_allows_the_config_takes_and_nothing_beyond(page):
     config = CONFIGS[page][0]
-    real = {field.name: field.metadata["traced"] for field in dataclasses.fields(config)}
+    counts = ("num_epochs",)  # traced, and still whole
+    real = {f.name: f.metadata["traced"] and f.name not in counts for f in dataclasses.fields(config)}
 
     def takes(name, value):
         try:
