@@ -222,6 +222,27 @@ def test_every_step_counts_once_an_epoch(rows, parts, epochs):
     assert_trees_close(recorded(trainer), whole, rtol=1e-4, atol=1e-5)
 
 
+def test_every_epoch_has_an_order_of_its_own_and_every_step_a_key():
+    seen = []
+
+    class Watched(PPOTrainer):
+        def gradient_step(self, state, batch, key, max_grad_norm=None):
+            look = batch["observations"][:, 0], jax.random.key_data(key)
+            jax.debug.callback(lambda rows, key: seen.append((rows.tolist(), key.tolist())), *look)
+            return super().gradient_step(state, batch, key, max_grad_norm)
+
+    config = dataclasses.replace(RECORD, num_epochs=3, num_minibatches=2)
+    model, batch = make_actor_critic(nnx.Rngs(0)), make_batch(12)
+    trainer = Watched(model, nnx.Optimizer(model, RECORDER, wrt=nnx.Param), config)
+    trainer.train_step(batch)
+    jax.effects_barrier()
+    assert len(seen) == 6 and len({tuple(key) for _, key in seen}) == 6
+    epochs = [seen[i][0] + seen[i + 1][0] for i in (0, 2, 4)]
+    rows = sorted(np.asarray(batch["observations"], np.float32).reshape(12, -1)[:, 0].tolist())
+    assert all(sorted(order) == rows for order in epochs) and len(set(rows)) == 12
+    assert len({tuple(order) for order in epochs}) == 3
+
+
 def test_uneven_minibatches_are_exact_means():
     # Five steps in two parts: the sum of two gradients is that of a mean over some three steps and a mean over the
     # other two. Advantages are put in by hand (one-step episodes, γ = 0), so that parts are batches by themselves.
