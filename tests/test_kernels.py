@@ -1,8 +1,10 @@
 """Kernels: nbval's have names of their own and every processor; the lab's compile at the level that suits lessons."""
 
+import ctypes
 import os
 import subprocess
 import sys
+import tempfile
 
 import nbval.kernel
 import pytest
@@ -59,6 +61,30 @@ print(sum("XLAEigen" in task.read_text() for task in Path("/proc/self/task").glo
     environment = {name: value for name, value in os.environ.items() if name not in names} | before
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert found.stdout.strip() == str(threads), found.stderr
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="only glibc has arenas")
+def test_all_threads_of_the_lab_allocate_from_two_arenas():
+    """Counted by the C library itself, after six threads that hold memory at the same time."""
+    code = """
+import ctypes, sys, threading
+import artifex_rl.lab
+libc = ctypes.CDLL(None)
+libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
+meet = threading.Barrier(6)
+def hold():
+    assert libc.malloc(ctypes.c_size_t(1000))
+    meet.wait()
+threads = [threading.Thread(target=hold) for _ in range(6)]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+file = ctypes.c_void_p(libc.fopen(sys.argv[1].encode(), b"w"))
+libc.malloc_info(0, file), libc.fclose(file)
+print(open(sys.argv[1]).read().count("<heap nr="))
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", code, os.path.join(folder, "arenas.xml")]
+        found = subprocess.run(command, capture_output=True, text=True)
+    assert found.stdout.strip() in ("1", "2"), found.stdout + found.stderr
 
 
 def test_importing_the_lab_computes_nothing_so_that_what_it_asks_of_xla_still_counts():

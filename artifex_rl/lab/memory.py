@@ -42,7 +42,8 @@ def share_arenas() -> bool:
     """Let all threads allocate from two arenas, where the C library has them (glibc); whether it does.
 
     By itself it makes one for each thread that allocates, up to eight for a core, and what was freed in one is not
-    there for the others. A compiler has several threads: notebook 04 had 895 MB at its peak in place of 973.
+    there for the others. A compiler has several threads: notebook 04, run in one process, had 907 MB at its
+    peak in place of 973.
     """
     try:
         return bool(ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2))

@@ -152,9 +152,12 @@ def check_setting(
 
 def with_fields(config: Any, numbers: Mapping[str, float]) -> Any:
     """The config with these numbers. A slider knows floats alone: a whole one counts where the config has a count."""
-    whole = {name for name, number in numbers.items() if isinstance(getattr(config, name), int)}
-    whole = {name for name in whole if isinstance(numbers[name], float) and numbers[name].is_integer()}
-    return dataclasses.replace(config, **numbers | {name: int(numbers[name]) for name in whole})
+    whole = {
+        name: int(number)
+        for name, number in numbers.items()
+        if isinstance(getattr(config, name), int) and isinstance(number, float) and number.is_integer()
+    }
+    return dataclasses.replace(config, **numbers | whole)
 
 
 def find_places(trainer: Any) -> dict[str, Place]:
