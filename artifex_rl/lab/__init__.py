@@ -25,8 +25,8 @@ def train_two_at_a_time() -> None:
     """Let XLA compute in two threads, for a notebook that trains one run in each: two take hardly longer than one.
 
     To be called before the first computation; afterwards it changes nothing until the kernel is restarted. Sequence
-    models train as fast by themselves as with one thread, PPO on CartPole takes a quarter longer. What the environment
-    asks for, in PJRT_NPROC or NPROC, stays.
+    models train as fast by themselves as with one thread, PPO on CartPole takes a quarter longer. What the
+    environment asks for, in PJRT_NPROC or NPROC, stays.
     """
     if os.environ.get("PJRT_NPROC", "") == os.environ.get(_OURS):
         os.environ["PJRT_NPROC"] = "2"
