@@ -65,6 +65,15 @@ def marks(panel):
     return panel.locator(".figure svg .marks").first.locator("line").count()
 
 
+def reading(panel):
+    return panel.locator("output").first.inner_text()
+
+
+def latest_mark(panel):
+    """What stands at the last line. (Lines are not to be counted: as the axis grows, those before become one.)"""
+    return panel.locator(".figure svg .marks").first.text_content()
+
+
 def wait_for(page, condition, seconds=120):
     for _ in range(20 * seconds):
         if condition():
@@ -106,14 +115,14 @@ def test_it_is_steered_while_it_trains_and_another_cell_runs(lab, page):
     line = panel.locator(".figure svg .marks").first.locator("line").first
     xs = [float(point.split()[0]) for point in path(panel).replace("M", "L").split("L")[1:]]
     assert xs[0] < float(line.get_attribute("x1")) < xs[-1] + 1
-    assert "β 0." in panel.locator(".figure svg .marks").first.text_content()
+    assert "β 0." in latest_mark(panel)
 
-    moved = float(panel.locator("output").first.inner_text())
-    wait_for(page, lambda: panel.locator(".figure svg .marks").first.text_content().endswith(f"β {moved:g}"))
+    moved = reading(panel)
+    wait_for(page, lambda: latest_mark(panel).endswith(f"β {moved}"))
     select(page, 1)
     run(page, "notebook:run-cell")
     wait_for(page, lambda: "True" in output(page, 1))
-    assert json.loads(output(page, 1).strip("()").split(",")[0]) == pytest.approx(moved, rel=1e-2)
+    assert json.loads(output(page, 1).strip("()").split(",")[0]) == pytest.approx(float(moved), rel=1e-2)
 
     button(panel, "Pause").click()
     expect(button(panel, "Start")).to_be_visible(timeout=2000)
@@ -138,7 +147,7 @@ def test_it_is_steered_while_it_trains_and_another_cell_runs(lab, page):
 
     button(panel, "Reset").click()
     wait_for(page, lambda: step(panel) == 0 and path(panel) == "" and marks(panel) == 0)
-    assert panel.locator("output").first.inner_text() == "0.1"
+    assert reading(panel) == "0.1"
 
 
 @pytest.mark.parametrize("what", ['"drawn"', '"update"'])
@@ -153,10 +162,10 @@ def test_a_message_that_the_kernel_overlooks_stops_neither_frames_nor_sliders(la
         page.keyboard.press("ArrowRight")
     wait_for(page, lambda: overlooked.count == 1)
     for _ in range(3):  # a move each second: every one of them is heard
-        seen, began = marks(panel), time.monotonic()
+        began = time.monotonic()
         slider(panel, 0).focus()
         page.keyboard.press("ArrowRight")
-        wait_for(page, lambda seen=seen: marks(panel) > seen, seconds=20)
+        wait_for(page, lambda value=reading(panel): latest_mark(panel).endswith(f"β {value}"), seconds=20)
         assert time.monotonic() - began < 5  # it would be for good
         page.wait_for_timeout(1000)
     frames = page.evaluate(
