@@ -165,7 +165,7 @@ def test_a_message_that_the_kernel_overlooks_stops_neither_frames_nor_sliders(la
         began = time.monotonic()
         slider(panel, 0).focus()
         page.keyboard.press("ArrowRight")
-        wait_for(page, lambda value=reading(panel): latest_mark(panel).endswith(f"β {value}"), seconds=20)
+        wait_for(page, lambda: latest_mark(panel).endswith(f"β {reading(panel)}"), seconds=20)
         assert time.monotonic() - began < 5  # it would be for good
         page.wait_for_timeout(1000)
     frames = page.evaluate(
