@@ -146,6 +146,11 @@ def _describe(knobs, curves, names):
     )
 
 
+@jax.jit
+def _standardise(array):
+    return normalize_advantages(array).astype(jnp.float32)
+
+
 def _read_scores(scores):
     """The scores, standardised, by name."""
     if not isinstance(scores, Mapping) or not 2 <= len(scores) <= MOST_SCORES:
@@ -163,7 +168,7 @@ def _read_scores(scores):
     for name, array in arrays.items():
         check_shape(f"scores[{name!r}]", array, shape)
         check_finite(f"scores[{name!r}]", array)
-        if jnp.ptp(array) == 0:
+        if np.ptp(array) == 0:
             raise ValueError(f"scores[{name!r}]: got {float(array[0]):g} for every sample, needs some that differ")
-        standardised[name] = normalize_advantages(array).astype(jnp.float32)
+        standardised[name] = _standardise(array)
     return standardised

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from artifex_rl.rl.arrays import check_shape, read_floats
@@ -27,13 +28,13 @@ def read_scored_actions(rewards: ArrayLike | None, logits: ArrayLike | None) -> 
     check_shape("logits", logits, rewards.shape)
     for name, array in (("rewards", rewards), ("logits", logits)):
         check_finite(name, array)
-    if jnp.ptp(rewards) == 0:
+    if np.ptp(rewards) == 0:
         raise ValueError(f"rewards: got {float(rewards[0]):g} for every answer, needs some that differ")
     return rewards.astype(jnp.float32), logits.astype(jnp.float32)
 
 
 def check_finite(name: str, array: jax.Array) -> None:
     """ValueError that says how many numbers are not finite."""
-    bad = int((~jnp.isfinite(array)).sum())
+    bad = int((~np.isfinite(array)).sum())
     if bad:
         raise ValueError(f"{name}: got {bad} NaN or infinite of {array.size}, needs finite numbers")
