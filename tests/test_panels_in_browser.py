@@ -63,6 +63,27 @@ def lab(tmp_path_factory):
         yield address
 
 
+#: What the kernel compiles when a panel's `show=` is called once more: nothing, or each look would stop the training.
+COMPILED = """
+import jax
+model, key, compiled = panel.model(0), jax.random.fold_in(jax.random.key(0), 1), []
+panel._show and panel._show(model, key)
+listen = lambda event, seconds, **more: compiled.append(more.get("fun_name")) if "backend_compile" in event else None
+jax.monitoring.register_event_duration_secs_listener(listen)
+panel._show and panel._show(model, key)
+print(compiled)"""
+
+
+def said_by_the_kernel(page, code):
+    return page.evaluate(
+        """(code) => new Promise((resolve) => {
+          const { kernel } = window.jupyterapp.shell.currentWidget.context.sessionContext.session;
+          kernel.requestExecute({ code }).onIOPub = ({ content }) => { if (content.text) resolve(content.text); };
+        })""",
+        code,
+    ).strip()
+
+
 def wait_for(page, condition, what, seconds=180):
     for _ in range(20 * seconds):
         if condition():
@@ -117,3 +138,4 @@ def test_the_panel_of_a_notebook_is_steered_while_it_trains(lab, page, name):
 
     reset.click()
     wait_for(page, lambda: step() == 0 and marks() == 0, "the start")
+    assert said_by_the_kernel(page, COMPILED) == "[]"
