@@ -219,6 +219,17 @@ def drag(page: Page, handle: Locator, start: float, end: float, steps: int = 20)
     page.mouse.up()
 
 
+def said_by_the_kernel(page, code):
+    """What this code prints in the kernel of the open notebook, beside its cells."""
+    return page.evaluate(
+        """(code) => new Promise((resolve) => {
+          const { kernel } = window.jupyterapp.shell.currentWidget.context.sessionContext.session;
+          kernel.requestExecute({ code }).onIOPub = ({ content }) => { if (content.text) resolve(content.text); };
+        })""",
+        code,
+    ).strip()
+
+
 class Overlooked:
     """A kernel overlooks a message until the page sends another one, as ipython/ipykernel#1554 reports: here the
     server does, with those that `what` matches, from the moment when `armed` is set."""

@@ -11,6 +11,7 @@ from browser import (
     open_notebook,
     run,
     run_all,
+    said_by_the_kernel,
     slider,
     wait_until_idle,
     write_notebook,
@@ -197,14 +198,7 @@ def test_a_cell_that_is_run_again_stops_its_run(lab, page):
     run(page, "notebook:run-cell")
     wait_for(page, lambda: panels(page).count() == 1 and step(panels(page)) == 0)
     threads = "import threading\nprint([t.name for t in threading.enumerate() if t.name.startswith('live')])"
-    answer = page.evaluate(
-        """(code) => new Promise((resolve) => {
-          const { kernel } = window.jupyterapp.shell.currentWidget.context.sessionContext.session;
-          kernel.requestExecute({ code }).onIOPub = ({ content }) => { if (content.text) resolve(content.text); };
-        })""",
-        threads,
-    )
-    assert answer.strip() == "[]"
+    assert said_by_the_kernel(page, threads) == "[]"
 
 
 def test_two_panels_side_by_side_train_at_once(lab, page):

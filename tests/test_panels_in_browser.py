@@ -7,7 +7,16 @@ import symtable
 from pathlib import Path
 
 import pytest
-from browser import drag, jupyterlab, open_notebook, run_all, slider, wait_until_idle, write_notebook
+from browser import (
+    drag,
+    jupyterlab,
+    open_notebook,
+    run_all,
+    said_by_the_kernel,
+    slider,
+    wait_until_idle,
+    write_notebook,
+)
 from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -72,16 +81,6 @@ listen = lambda event, seconds, **more: compiled.append(more.get("fun_name")) if
 jax.monitoring.register_event_duration_secs_listener(listen)
 panel._show and panel._show(model, key)
 print(compiled)"""
-
-
-def said_by_the_kernel(page, code):
-    return page.evaluate(
-        """(code) => new Promise((resolve) => {
-          const { kernel } = window.jupyterapp.shell.currentWidget.context.sessionContext.session;
-          kernel.requestExecute({ code }).onIOPub = ({ content }) => { if (content.text) resolve(content.text); };
-        })""",
-        code,
-    ).strip()
 
 
 def wait_for(page, condition, what, seconds=180):
