@@ -132,6 +132,35 @@ def test_the_reference_has_every_property_and_fresh_cases_do_not_trouble_it(exer
     assert exercise.verdict(exercise.reference) == RIGHT
 
 
+def shapes(inputs) -> tuple:
+    """With the names and whole numbers, such as a size of groups, for which the library compiles anew."""
+    return tuple(value if isinstance(value, str | int) else np.shape(value) for value in inputs.values())
+
+
+#: Their rewards check the numbers that they are made of, which compiled code cannot.
+NOT_COMPILED = {"composite_reward", "threshold_reward", "gated_reward"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "exercise",
+    [made for name, made in EXERCISES.items() if name not in SLOW | NOT_COMPILED],
+    ids=lambda made: made.name,
+)
+def test_the_library_s_answers_are_compiled_once_for_each_shape(exercise):
+    """Operation by operation they were some hundred programs, and a first check took ten seconds."""
+    jax.clear_caches()
+    compiled = []
+    listen = lambda event, _, **of: event.endswith("backend_compile_duration") and compiled.append(of)  # noqa: E731
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        results = [exercise._run(exercise.reference, inputs) for inputs in exercise.ladder]
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert all(map(_agree, results, exercise.expected))
+    assert len(compiled) <= len(set(map(shapes, exercise.ladder))), compiled
+
+
 @pytest.mark.slow
 @every_exercise
 def test_every_property_is_one_that_can_fail(exercise):

@@ -19,10 +19,11 @@ HALF_LOG_2PI = 0.5 * np.log(2 * np.pi)
 # Exercise 1: the density of a picture ----------------------------------------------------------------------------
 
 
+@jax.jit
 def _log_prob(samples, mean, std):
     """The library's Gaussian around what a generator makes."""
-    log_std = jnp.full(mean.shape[1:], np.log(std), jnp.float32)
-    return DiagonalGaussian(jnp.asarray(mean, jnp.float32), log_std, event_ndim=2).log_prob(jnp.asarray(samples))
+    log_std = jnp.full(mean.shape[1:], jnp.log(std))
+    return DiagonalGaussian(mean, log_std, event_ndim=2).log_prob(samples)
 
 
 def _draw_pictures(rng, size):
@@ -118,6 +119,7 @@ geometric mean of the pixels' densities, and 64 times too small for a picture of
 # Exercise 2: the gradient of the score function ------------------------------------------------------------------
 
 
+@jax.jit
 def _gradient(samples, mean, std, rewards):
     """The library's density, differentiated, with the library's advantages."""
     count = len(rewards)
@@ -125,10 +127,10 @@ def _gradient(samples, mean, std, rewards):
 
     def objective(mean):
         around = jnp.broadcast_to(mean, samples.shape)
-        density = DiagonalGaussian(around, jnp.full(mean.shape, np.log(std), mean.dtype))
-        return density.log_prob(jnp.asarray(samples)) @ centred / count
+        density = DiagonalGaussian(around, jnp.full(mean.shape, jnp.log(std)))
+        return density.log_prob(samples) @ centred / count
 
-    return jax.grad(objective)(jnp.asarray(mean, jnp.float32))
+    return jax.grad(objective)(mean)
 
 
 def _draw_samples(rng, size):
@@ -223,11 +225,11 @@ slope is 0: without noise nothing is learnt. One sample alone has nothing to be 
 # Exercise 3: a leash in the reward -------------------------------------------------------------------------------
 
 
+@jax.jit
 def _advantages(rewards, log_probs, ref_log_probs, beta):
     """The library's k1 in the reward, and its leave-one-out baseline."""
-    paid = rewards - beta * np.asarray(estimate_kl(log_probs, ref_log_probs, "k1"))
-    count = len(paid)
-    return np.asarray(compute_group_advantages(paid, count, scale="none")) * (count / (count - 1))
+    paid, count = rewards - beta * estimate_kl(log_probs, ref_log_probs, "k1"), len(rewards)
+    return compute_group_advantages(paid, count, scale="none") * (count / (count - 1))
 
 
 def _draw_leash(rng, size):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,10 +17,10 @@ from artifex_rl.rl.returns import compute_group_advantages
 # Exercise 1: the tilt --------------------------------------------------------------------------------------------
 
 
+@jax.jit
 def _tilted(probabilities, rewards, beta):
     """The library's energy, as a law."""
-    energy = -jnp.log(jnp.asarray(probabilities, jnp.float32))
-    return np.exp(Categorical(-tilt_energy(energy, jnp.asarray(rewards, jnp.float32), beta)).log_probs)
+    return jnp.exp(Categorical(-tilt_energy(-jnp.log(probabilities), rewards, beta)).log_probs)
 
 
 def _draw_tilt(rng, size):
@@ -109,11 +110,11 @@ takes it out again. It is the same reason for which a baseline changes no policy
 # Exercise 2: a step has a density --------------------------------------------------------------------------------
 
 
+@jax.jit
 def _langevin(before, after, slopes, step_size, temperature):
     """The library's step, on a plane with these slopes, and the library's Gaussian."""
-    before, after, slopes = (jnp.asarray(x, jnp.float32) for x in (before, after, slopes))
     mean, std = langevin_step(lambda x: jnp.sum(slopes * x, axis=1), before, step_size, temperature)
-    return np.asarray(DiagonalGaussian(mean, jnp.log(std)[None]).log_prob(after))
+    return DiagonalGaussian(mean, jnp.log(std)[None]).log_prob(after)
 
 
 def _draw_step(rng, size):
@@ -223,10 +224,10 @@ derivative, and a network of ReLUs, whose slope does not bend, would hardly lear
 # Exercise 3: a gradient without the normaliser -------------------------------------------------------------------
 
 
+@jax.jit
 def _gradient(slopes, rewards, log_ratios, beta, temperature):
     """The library's advantages, of one group, against the slopes."""
-    paid = jnp.asarray(rewards - beta * log_ratios, jnp.float32)
-    advantages = np.asarray(compute_group_advantages(paid, len(rewards), "none"), float)
+    advantages = compute_group_advantages(rewards - beta * log_ratios, len(rewards), "none")
     return -(advantages @ slopes) / (len(rewards) * temperature)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -41,7 +42,7 @@ def flow_score(x, velocity, time):
 A score is the expected noise over minus its standard deviation (Tweedie's formula, turned around). That a velocity
 knows the score is what makes a flow trainable by reward: the SDE needs it, and nothing new has to be learnt.
 """,
-    reference=lambda x, velocity, time: compute_flow_score(jnp.asarray(velocity), jnp.asarray(x), time),
+    reference=jax.jit(lambda x, velocity, time: compute_flow_score(velocity, x, time)),
     draw=_draw_score,
     axes=("sample",),
     properties=(
@@ -87,8 +88,9 @@ knows the score is what makes a flow trainable by reward: the SDE needs it, and 
 # Exercise 2: noise, and what takes it back ------------------------------------------------------------------------
 
 
+@jax.jit
 def _noisy_mean(x, velocity, time, duration, noise_level):
-    return flow_step(jnp.asarray(x), jnp.asarray(velocity), time, duration, noise_level)[0]
+    return flow_step(x, velocity, time, duration, noise_level)[0]
 
 
 def _draw_step(rng, size):
@@ -198,9 +200,10 @@ noise. So in its first step the library puts Δ for the t below the line.
 # Exercise 3: what a path is worth ---------------------------------------------------------------------------------
 
 
+@jax.jit
 def _log_probs(path, means, stds):
-    log_std = jnp.broadcast_to(jnp.log(jnp.asarray(stds))[:, None], means.shape[1:])
-    return DenoisingSteps(jnp.asarray(means), log_std, event_ndim=1).log_prob(jnp.asarray(path))
+    log_std = jnp.broadcast_to(jnp.log(stds)[:, None], means.shape[1:])
+    return DenoisingSteps(means, log_std, event_ndim=1).log_prob(path)
 
 
 def _draw_path(rng, size):

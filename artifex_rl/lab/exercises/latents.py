@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 
 from artifex_rl.lab.checks import Choice
@@ -16,9 +17,10 @@ HALF_LOG_2PI = 0.5 * np.log(2 * np.pi)
 # Exercise 1: how likely was that move ----------------------------------------------------------------------------
 
 
+@jax.jit
 def _log_prob(actions, mean, log_std):
-    """The library's, in numbers with enough digits."""
-    return np.asarray(DiagonalGaussian(np.asarray(mean), np.asarray(log_std)).log_prob(np.asarray(actions)))
+    """The library's."""
+    return DiagonalGaussian(mean, log_std).log_prob(actions)
 
 
 def _draw_moves(rng, size):
@@ -128,11 +130,12 @@ entropy, and it is what a check against the library finds first.
 # Exercise 2: paid for what is won --------------------------------------------------------------------------------
 
 
+@jax.jit
 def _gains(potentials, lengths, gamma, move_cost):
     """The library's TD error with rewards of 0 is γ Φ(s′) − Φ(s)."""
     steps, nowhere = np.zeros(len(lengths)), np.zeros(len(lengths), bool)
     won = compute_td_errors(steps, potentials[:-1], nowhere, gamma, next_values=potentials[1:])
-    return np.asarray(won) - move_cost * lengths**2
+    return won - move_cost * lengths**2
 
 
 def _draw_walk(rng, size):
@@ -231,10 +234,10 @@ no detour pays (Ng, Harada & Russell, 1999). It is the TD error of a critic Φ w
 # Exercise 3: how far the walker has gone -------------------------------------------------------------------------
 
 
+@jax.jit
 def _kl(mean, log_std, old_mean, old_log_std):
     """The library's KL(new ‖ old)."""
-    new, old = (DiagonalGaussian(np.asarray(m), np.asarray(s)) for m, s in ((mean, log_std), (old_mean, old_log_std)))
-    return np.asarray(new.kl(old))
+    return DiagonalGaussian(mean, log_std).kl(DiagonalGaussian(old_mean, old_log_std))
 
 
 def _draw_walkers(rng, size):

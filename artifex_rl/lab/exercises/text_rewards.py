@@ -232,8 +232,11 @@ def _with_all_else(ref_log_probs, rewards):
     return np.append(ref_log_probs, rest), np.append(rewards, 0.0)
 
 
+_library_best = jax.jit(compute_best_policy)
+
+
 def _best(ref_log_probs, rewards, beta):
-    return compute_best_policy(*map(jnp.asarray, _with_all_else(ref_log_probs, rewards)), beta)[:-1]
+    return np.asarray(_library_best(*_with_all_else(ref_log_probs, rewards), beta))[:-1]
 
 
 def _draw_words(rng, size):
