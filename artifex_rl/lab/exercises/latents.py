@@ -19,7 +19,7 @@ HALF_LOG_2PI = 0.5 * np.log(2 * np.pi)
 
 @jax.jit
 def _log_prob(actions, mean, log_std):
-    """The library's."""
+    """The library's Gaussian."""
     return DiagonalGaussian(mean, log_std).log_prob(actions)
 
 
